@@ -1,0 +1,313 @@
+//! What a policy may say to the runtime, and ask of it.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use crate::{DsqId, Position, TaskId, TaskView, WorkerId};
+
+/// Why a DSQ could not be created or destroyed.
+///
+/// ```
+/// use polity_policy::{DsqError, DsqId};
+/// assert_eq!(DsqError::Exists(DsqId::Custom(3)).to_string(), "DSQ custom 3 exists already");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DsqError {
+    /// A DSQ with this number was created before and not destroyed.
+    Exists(DsqId),
+    /// No such DSQ.
+    Unknown(DsqId),
+    /// The number is above [`DsqId::MAX_CUSTOM`], or the DSQ is built in.
+    OutOfRange(DsqId),
+    /// Tasks wait in it.
+    NotEmpty(DsqId, usize),
+}
+
+impl fmt::Display for DsqError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DsqError::Exists(dsq) => write!(f, "DSQ {dsq} exists already"),
+            DsqError::Unknown(dsq) => write!(f, "DSQ {dsq} does not exist"),
+            DsqError::OutOfRange(dsq) => {
+                write!(
+                    f,
+                    "DSQ {dsq}: custom DSQs are numbered 0 to {}",
+                    DsqId::MAX_CUSTOM
+                )
+            }
+            DsqError::NotEmpty(dsq, tasks) => {
+                write!(f, "DSQ {dsq} is not empty: {tasks} tasks wait in it")
+            }
+        }
+    }
+}
+
+impl Error for DsqError {}
+
+/// What a machine must offer so that policies can run on it. Policies use [`Host`] instead.
+///
+/// The methods are those of [`Host`], which documents them.
+///
+/// ```
+/// // `FakeHost` is an implementation to look at.
+/// let fake = polity_policy::fake::FakeHost::new(1);
+/// let _: &dyn polity_policy::HostApi = &fake;
+/// ```
+pub trait HostApi {
+    /// See [`Host::insert`].
+    fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool;
+    /// See [`Host::move_to_local`].
+    fn move_to_local(&self, from: DsqId, at_most: usize) -> usize;
+    /// See [`Host::kick`].
+    fn kick(&self, worker: WorkerId);
+    /// See [`Host::worker_count`].
+    fn worker_count(&self) -> usize;
+    /// See [`Host::worker`].
+    fn worker(&self) -> Option<WorkerId>;
+    /// See [`Host::is_idle`].
+    fn is_idle(&self, worker: WorkerId) -> bool;
+    /// See [`Host::claim_idle`].
+    fn claim_idle(&self, worker: WorkerId) -> bool;
+    /// See [`Host::claim_idle_worker`].
+    fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId>;
+    /// See [`Host::create_dsq`].
+    fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError>;
+    /// See [`Host::destroy_dsq`].
+    fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError>;
+    /// See [`Host::dsq_len`].
+    fn dsq_len(&self, dsq: DsqId) -> Option<usize>;
+    /// See [`Host::now`].
+    fn now(&self) -> Duration;
+    /// See [`Host::error`].
+    fn error(&self, message: &str);
+    /// See [`Host::exit`].
+    fn exit(&self, code: u64, message: &str);
+}
+
+/// What a policy may talk to. Lives as long as the callback that got it, and cannot leave its thread.
+///
+/// Nothing here blocks. A wrong argument does not come back as an error code: it ejects the policy, with a message
+/// that names the callback and the value, and the task concerned stays runnable.
+///
+/// ```
+/// let fake = polity_policy::fake::FakeHost::new(2);
+/// assert_eq!(fake.host().worker_count(), 2);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    api: &'a dyn HostApi,
+}
+
+impl<'a> Host<'a> {
+    /// Wraps a machine's implementation. Machines make these.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// let host = polity_policy::Host::new(&fake);
+    /// assert_eq!(host.worker_count(), 1);
+    /// ```
+    #[inline]
+    pub const fn new(api: &'a dyn HostApi) -> Self {
+        Host { api }
+    }
+
+    /// Puts `task` into `dsq`.
+    ///
+    /// In `select_worker` and `enqueue` only the task at hand may be inserted, once; it is carried out when the
+    /// callback has returned. In `dispatch` any task in this policy's own hands (enqueued, and in no DSQ) may be
+    /// claimed, and `false` says that it was not there to be claimed: it ended, was aborted, or another worker was
+    /// faster. That is normal and harmless. Elsewhere inserting is an error.
+    ///
+    /// Unknown or destroyed DSQs and workers that do not exist are errors. A local DSQ of a worker that the task's
+    /// affinity forbids is replaced by that of one that it allows.
+    ///
+    /// Cost: one lock on the DSQ, shared by the whole batch where a batch is offered.
+    ///
+    /// ```
+    /// # use polity_policy::{fake::FakeHost, DsqId, Position};
+    /// # let fake = FakeHost::new(1);
+    /// # let (host, task) = (fake.host(), fake.task(1).view());
+    /// assert!(host.insert(task.id(), DsqId::Global, Position::Tail));
+    /// ```
+    #[inline]
+    pub fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+        self.api.insert(task, dsq, at)
+    }
+
+    /// In `dispatch`: moves up to `at_most` tasks from the head of a custom DSQ to the worker's local DSQ and
+    /// returns how many. Tasks that may not run on this worker are passed over and keep their place. A large
+    /// `at_most` on a long DSQ is cut to the worker's fair share, so that one worker does not empty it for all.
+    ///
+    /// Cost: one lock for the whole batch, and one step for each task passed over.
+    ///
+    /// ```
+    /// # use polity_policy::{fake::FakeHost, DsqId};
+    /// # let fake = FakeHost::new(1);
+    /// # let host = fake.host();
+    /// host.create_dsq(0).unwrap();
+    /// assert_eq!(host.move_to_local(DsqId::Custom(0), 8), 0);
+    /// ```
+    #[inline]
+    pub fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
+        self.api.move_to_local(from, at_most)
+    }
+
+    /// Makes `worker` pass through its cycle again, `dispatch` included, before it parks. Kicks merge.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(2);
+    /// fake.host().kick(polity_policy::WorkerId::new(1));
+    /// assert_eq!(fake.kicks(), [polity_policy::WorkerId::new(1)]);
+    /// ```
+    #[inline]
+    pub fn kick(&self, worker: WorkerId) {
+        self.api.kick(worker);
+    }
+
+    /// How many workers the runtime has. Does not change.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(3).host().worker_count(), 3);
+    /// ```
+    #[inline]
+    pub fn worker_count(&self) -> usize {
+        self.api.worker_count()
+    }
+
+    /// The worker that makes this call; `None` in `init`.
+    ///
+    /// ```
+    /// assert!(polity_policy::fake::FakeHost::new(1).host().worker().is_some());
+    /// ```
+    #[inline]
+    pub fn worker(&self) -> Option<WorkerId> {
+        self.api.worker()
+    }
+
+    /// Whether `worker` looks idle and unclaimed. May change at once; claim it to be sure.
+    ///
+    /// ```
+    /// assert!(!polity_policy::fake::FakeHost::new(1).host().is_idle(polity_policy::WorkerId::new(0)));
+    /// ```
+    #[inline]
+    pub fn is_idle(&self, worker: WorkerId) -> bool {
+        self.api.is_idle(worker)
+    }
+
+    /// Claims `worker` if it is idle: of several callers exactly one gets `true`. Kicks it.
+    ///
+    /// Claiming and then not using a worker loses nothing: core's own knowledge of who is parked is separate.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// let worker = polity_policy::WorkerId::new(0);
+    /// fake.set_idle(worker);
+    /// assert!(fake.host().claim_idle(worker));
+    /// assert!(!fake.host().claim_idle(worker));
+    /// ```
+    #[inline]
+    pub fn claim_idle(&self, worker: WorkerId) -> bool {
+        self.api.claim_idle(worker)
+    }
+
+    /// Claims an idle worker on which `task` may run, its last one by preference.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(2);
+    /// fake.set_idle(polity_policy::WorkerId::new(1));
+    /// let claimed = fake.host().claim_idle_worker(&fake.task(1).view());
+    /// assert_eq!(claimed, Some(polity_policy::WorkerId::new(1)));
+    /// ```
+    #[inline]
+    pub fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId> {
+        self.api.claim_idle_worker(task)
+    }
+
+    /// Creates the custom FIFO DSQ `number`, usually in `init`. It goes with the policy.
+    ///
+    /// # Errors
+    /// If the number is taken or above [`DsqId::MAX_CUSTOM`].
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert!(fake.host().create_dsq(7).is_ok());
+    /// assert!(fake.host().create_dsq(7).is_err());
+    /// ```
+    pub fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.api.create_dsq(number)
+    }
+
+    /// Destroys an empty custom DSQ. Its number may be created again.
+    ///
+    /// # Errors
+    /// If there is none, or tasks wait in it.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// let dsq = fake.host().create_dsq(7).unwrap();
+    /// assert!(fake.host().destroy_dsq(dsq).is_ok());
+    /// ```
+    pub fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
+        self.api.destroy_dsq(dsq)
+    }
+
+    /// How many tasks wait in a DSQ, or `None` if it does not exist. May change at once. Counts entries whose task
+    /// has been aborted until they are passed.
+    ///
+    /// ```
+    /// # use polity_policy::DsqId;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.host().dsq_len(DsqId::Global), Some(0));
+    /// assert_eq!(fake.host().dsq_len(DsqId::Custom(9)), None);
+    /// ```
+    #[inline]
+    pub fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
+        self.api.dsq_len(dsq)
+    }
+
+    /// Time since the runtime started. Coarse: the worker reads the clock every few polls, so two callbacks of one
+    /// cycle may get the same answer.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert!(fake.host().now() >= std::time::Duration::ZERO);
+    /// ```
+    #[inline]
+    pub fn now(&self) -> Duration {
+        self.api.now()
+    }
+
+    /// Ends the policy with an error: it is ejected when the callback has returned.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// fake.host().error("the table is full");
+    /// assert_eq!(fake.ended().unwrap().message, "the table is full");
+    /// ```
+    #[cold]
+    pub fn error(&self, message: &str) {
+        self.api.error(message);
+    }
+
+    /// Ends the policy in good order, with a code and a message of its own choice.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// fake.host().exit(3, "done");
+    /// assert_eq!(fake.ended().unwrap().code, 3);
+    /// ```
+    #[cold]
+    pub fn exit(&self, code: u64, message: &str) {
+        self.api.exit(code, message);
+    }
+}
+
+impl fmt::Debug for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("worker", &self.worker())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! What a policy sees of a task.
+
+use crate::{Attributes, TaskId, WorkerId};
+
+/// Why a task is offered to `select_worker` and `enqueue`.
+///
+/// ```
+/// assert_ne!(polity_policy::EnqueueReason::Spawn, polity_policy::EnqueueReason::Wake);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum EnqueueReason {
+    /// It is new.
+    Spawn,
+    /// It waited, and was woken.
+    Wake,
+    /// It was polled and is runnable still: it yielded, or was woken during the poll. `select_worker` is skipped.
+    StillRunnable,
+    /// It was runnable when this policy was loaded; another policy or the built-in FIFO had it until now.
+    Inherited,
+}
+
+/// A task, as it is shown to a callback: a copy of what is known, valid for the length of the call.
+///
+/// ```
+/// use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
+/// let attributes = Attributes::new().name("ping");
+/// let view = TaskView::new(TaskId::from_parts(3, 1), &attributes, WorkerId::new(0), EnqueueReason::Wake);
+/// assert_eq!(view.name(), Some("ping"));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct TaskView<'a> {
+    id: TaskId,
+    tag: u64,
+    attributes: &'a Attributes,
+    last_worker: WorkerId,
+    reason: EnqueueReason,
+}
+
+impl<'a> TaskView<'a> {
+    /// Describes a task. Core makes these; the tag is taken from `attributes`.
+    ///
+    /// ```
+    /// use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
+    /// let attributes = Attributes::new().tag(5);
+    /// let view = TaskView::new(TaskId::from_parts(3, 1), &attributes, WorkerId::new(0), EnqueueReason::Wake);
+    /// assert_eq!(view.tag(), 5);
+    /// ```
+    #[inline]
+    pub const fn new(
+        id: TaskId,
+        attributes: &'a Attributes,
+        last_worker: WorkerId,
+        reason: EnqueueReason,
+    ) -> Self {
+        let tag = attributes.get_tag();
+        TaskView {
+            id,
+            tag,
+            attributes,
+            last_worker,
+            reason,
+        }
+    }
+
+    /// The same with another tag: core keeps the tag apart from the shared attributes.
+    ///
+    /// ```
+    /// use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
+    /// let attributes = Attributes::new();
+    /// let view = TaskView::new(TaskId::from_parts(3, 1), &attributes, WorkerId::new(0), EnqueueReason::Wake);
+    /// assert_eq!(view.with_tag(8).tag(), 8);
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_tag(mut self, tag: u64) -> Self {
+        self.tag = tag;
+        self
+    }
+
+    /// The token by which the policy may speak of the task later.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.task(3).view().id().slot(), 3);
+    /// ```
+    #[inline]
+    pub const fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The worker that polled it last (for a new task: the one that spawned it, or worker 0).
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.task(3).view().last_worker().index(), 0);
+    /// ```
+    #[inline]
+    pub const fn last_worker(&self) -> WorkerId {
+        self.last_worker
+    }
+
+    /// Why it is offered now.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.task(3).view().reason(), polity_policy::EnqueueReason::Wake);
+    /// ```
+    #[inline]
+    pub const fn reason(&self) -> EnqueueReason {
+        self.reason
+    }
+
+    /// Its name, if its author gave one.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(3).view().name(), None);
+    /// ```
+    #[inline]
+    pub fn name(&self) -> Option<&'a str> {
+        self.attributes.get_name()
+    }
+
+    /// Its weight, 1 to 10,000, 100 unless said otherwise.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(3).view().weight(), 100);
+    /// ```
+    #[inline]
+    pub const fn weight(&self) -> u32 {
+        self.attributes.get_weight()
+    }
+
+    /// The application's own word on it.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(3).tag(6).view().tag(), 6);
+    /// ```
+    #[inline]
+    pub const fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Whether it may run on `worker`.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert!(fake.task(3).view().allows(polity_policy::WorkerId::new(0)));
+    /// ```
+    #[inline]
+    pub fn allows(&self, worker: WorkerId) -> bool {
+        self.attributes.allows(worker)
+    }
+
+    /// All that its author said about it.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert!(fake.task(3).view().attributes().get_affinity().is_none());
+    /// ```
+    #[inline]
+    pub const fn attributes(&self) -> &'a Attributes {
+        self.attributes
+    }
+}
