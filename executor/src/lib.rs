@@ -1,1 +1,92 @@
+//! An async runtime whose scheduling policy is an object that you load, swap and throw out while the program runs.
+//!
+//! **When not to use it.** If your tasks are all of one kind, a runtime without policies is simpler. If one poll of yours
+//! takes long, no policy can help: scheduling happens between polls. If most of your tasks are started by libraries with
+//! `tokio::spawn`, they run on the driver and no policy sees them ([`Handle::foreign_tasks`] counts them).
+//!
+//! # The smallest program
+//!
+//! ```
+//! let runtime = polity::Runtime::new()?;
+//! let answer = runtime.block_on(async {
+//!     polity::spawn(async { 6 * 7 }).await
+//! });
+//! assert_eq!(answer.unwrap(), 42);
+//! # Ok::<(), polity::BuildError>(())
+//! ```
+//!
+//! `tokio::net`, `tokio::time` and `tokio::sync` work unchanged inside.
+//!
+//! # A policy, loaded and thrown out
+//!
+//! ```
+//! use polity::{DsqId, ExitKind, Host, Policy, Position, TaskView};
+//!
+//! struct TaggedFirst;
+//!
+//! impl Policy for TaggedFirst {
+//!     fn name(&self) -> &str {
+//!         "tagged_first"
+//!     }
+//!     fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+//!         let at = if task.tag() == 1 { Position::Head } else { Position::Tail };
+//!         host.insert(task.id(), DsqId::Global, at);
+//!     }
+//! }
+//!
+//! let runtime = polity::Runtime::new()?;
+//! runtime.load(TaggedFirst).unwrap();
+//! assert_eq!(runtime.policy().unwrap().name, "tagged_first");
+//! let info = runtime.unload().unwrap();
+//! assert_eq!(info.kind, ExitKind::Unload);
+//! # Ok::<(), polity::BuildError>(())
+//! ```
+//!
+//! While it runs, `kill -QUIT <pid>` has the same effect as `unload`, and says who was ejected. A policy that panics, or
+//! passes a value that makes no sense, ejects itself. In every case its tasks go on under the built-in FIFO, and an
+//! [`ExitInfo`] says why.
+//!
+//! # Threads
+//!
+//! N workers, pinned; `polity-control` for each runtime (loads, sweeps); `polity-report` and `polity-signal` for the
+//! process. `init`, `exit` and the drop of a policy run on threads of their own. tokio is the I/O and timer driver: one
+//! `current_thread` runtime, driven by whichever worker is idle.
 
+#![deny(unsafe_code)]
+
+mod builder;
+mod context;
+mod control;
+mod driver;
+mod error;
+mod handle;
+mod machine;
+mod pin;
+mod report;
+mod runtime;
+mod signals;
+mod spawn;
+#[expect(
+    unsafe_code,
+    reason = "thread-local pointer, signal dispositions, affinity masks; nothing else"
+)]
+mod sys;
+mod threads;
+
+pub use polity_core::{
+    AbortHandle, Callback, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
+};
+pub use polity_policy::{
+    Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
+    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WorkerId,
+    WorkerMask, fake,
+};
+
+pub use crate::builder::Builder;
+pub use crate::context::EnterGuard;
+pub use crate::error::{BuildError, LoadError, TryCurrentError};
+pub use crate::handle::{Handle, PolicyStatus};
+pub use crate::pin::Pin;
+pub use crate::runtime::Runtime;
+pub use crate::signals::Signals;
+pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};

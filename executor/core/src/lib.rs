@@ -1,1 +1,53 @@
+//! polity's tasks, queues, idle protocol and policy hosting.
+//!
+//! You want the `polity` crate instead: this one runs nothing by itself. It owns no clock, starts and blocks no
+//! thread and names no I/O library; a [`Machine`] tells it the time, and [`Worker::pass`] answers "park" instead of
+//! blocking. So the same code runs under real threads and under a simulated machine.
+//!
+//! Modules, each importing only from those before it:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `sync`, `machine` | std or loom; what core needs from outside |
+//! | `task` | header slab, lifecycle and custody words, cell, join handle, waker: all unsafe code of this crate |
+//! | `queue` | ingress of a worker, injector, pinned inbox, DSQs |
+//! | `idle` | who is parked, and how nobody sleeps through work |
+//! | `hosting` | a loaded policy: publication, the door to its callbacks, what it may say |
+//! | `core` | a runtime's shared state: spawn, wake, load, sweep, close |
+//! | `worker` | the cycle |
 
+#![deny(unsafe_code)] // allowed in `task`, with the obligations written beside each use
+
+mod sync;
+
+pub(crate) mod idle;
+pub(crate) mod task;
+
+#[cfg(not(polity_loom))]
+mod core;
+#[cfg(not(polity_loom))]
+mod hosting;
+#[cfg(not(polity_loom))]
+mod machine;
+#[cfg(not(polity_loom))]
+mod queue;
+#[cfg(not(polity_loom))]
+mod stats;
+#[cfg(not(polity_loom))]
+mod worker;
+
+#[cfg(polity_loom)]
+mod hosting {
+    //! Under loom only the publication protocol is compiled: the rest leans on crates that loom cannot see into.
+    pub(crate) mod published;
+}
+
+#[cfg(not(polity_loom))]
+pub use crate::{
+    core::{Core, CoreConfig, LoadRefused, PendingLoad, Retired, SpawnError},
+    hosting::{Callback, LoadedPolicy},
+    machine::{Machine, Unparked},
+    stats::Metrics,
+    task::{AbortHandle, JoinError, JoinHandle},
+    worker::{Local, Park, Pass, Worker},
+};

@@ -1,0 +1,36 @@
+//! What it costs to bring an empty task into the world and through its end.
+//!
+//! **Use it** after any change to task cells, spawn paths, ingress, stealing or parking. **Not for** throughput of
+//! real tasks (these are empty) nor for what a policy adds (`policy_call`).
+//!
+//! | group | what it shows |
+//! |---|---|
+//! | `spawn_many_local` | 10,000 spawns from the root of `block_on`, which is no worker in any contender |
+//! | `spawn_many_worker` | the same from inside a task: worker-local spawn, overflow, sharing |
+//! | `spawn_many_remote_idle` | 10,000 spawns from outside onto idle workers, then awaited one by one |
+//! | `chained_spawn` | 1,000 tasks, each spawns the next: the path without any sharing |
+//! | `spawn_1`, `spawn_10` | one round trip from a blocked thread: thread wake-ups, hardly any scheduler |
+//!
+//! Workloads: tokio `benches/rt_multi_threaded.rs` and `benches/spawn.rs` (MIT); `spawn_many_worker` is ours. The
+//! number behind the name counts workers.
+//!
+//! **Noise.** On two cores the spawning thread and two workers compete, so `spawn_many_*` swing by a third between
+//! runs, and `spawn_1` follows the host's mood for waking a halted CPU. One worker is often *faster* than two: the
+//! cost is the sharing. For a ratio worth quoting run `versus`.
+
+fn main() {
+    let mut criterion = polity_benches::settings();
+    for workers in [2, 1] {
+        for name in [
+            "spawn_many_local",
+            "spawn_many_worker",
+            "spawn_many_remote_idle",
+            "chained_spawn",
+            "spawn_1",
+            "spawn_10",
+        ] {
+            polity_benches::bench_runtimes(&mut criterion, name, workers);
+        }
+    }
+    criterion.final_summary();
+}

@@ -1,0 +1,317 @@
+//! Load, swap, unload, sweep: what control asks for. Nothing here waits for a policy.
+//!
+//! The order of an ejection: the exit info is claimed, the generation withdrawn (one store: from then on new work runs
+//! FIFO), and only then is what it held swept back. `exit` comes when no worker has the generation cached any more.
+
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use polity_policy::{
+    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
+};
+
+use crate::core::Core;
+use crate::hosting::call::Adapter;
+use crate::hosting::host::InitHost;
+use crate::hosting::{Callback, Generation, LoadedPolicy, panic_text};
+use crate::machine::Machine;
+use crate::task::slab;
+use crate::task::token::{Resting, claim};
+
+/// Why a policy was not loaded. The previous one, if any, runs on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LoadRefused {
+    /// The name is empty, longer than 128 bytes, or has characters that are not printable.
+    Name {
+        /// The name, escaped.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// `name` or `init` panicked.
+    Panicked {
+        /// Which of them.
+        callback: Callback,
+        /// What the panic said.
+        message: String,
+    },
+    /// `init` returned an error, or ended the policy through the host.
+    Init(String),
+    /// 255 policies that were removed have calls that never returned.
+    TooManyAbandoned,
+    /// The runtime is shutting down.
+    Closing,
+}
+
+impl fmt::Display for LoadRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadRefused::Name { name, why } => write!(f, "policy name \"{name}\" {why}"),
+            LoadRefused::Panicked { callback, message } => {
+                write!(f, "policy panicked in {callback}: {message}")
+            }
+            LoadRefused::Init(message) => write!(f, "policy refused to start: {message}"),
+            LoadRefused::TooManyAbandoned => f.write_str(
+                "255 removed policies have calls that never returned; no more can be loaded",
+            ),
+            LoadRefused::Closing => f.write_str("the runtime is shutting down"),
+        }
+    }
+}
+
+impl Error for LoadRefused {}
+
+fn check_name(name: &str) -> Result<(), LoadRefused> {
+    let why = if name.is_empty() {
+        "is empty"
+    } else if name.len() > 128 {
+        "is longer than 128 bytes"
+    } else if name.chars().any(|c| c.is_control() || c == '\u{fffd}') {
+        "has characters that are not printable"
+    } else {
+        return Ok(());
+    };
+    // Cut, so that a bad name cannot flood a log.
+    let name = name
+        .chars()
+        .take(160)
+        .flat_map(char::escape_debug)
+        .collect();
+    Err(LoadRefused::Name { name, why })
+}
+
+/// A policy that has been checked, and not started.
+pub struct PendingLoad<M: Machine> {
+    core: &'static Core<M>,
+    generation: Option<Arc<Generation>>,
+}
+
+impl<M: Machine> PendingLoad<M> {
+    fn generation(&self) -> &Arc<Generation> {
+        self.generation
+            .as_ref()
+            .expect("there until published or dropped")
+    }
+
+    /// The number that the load will have.
+    pub fn number(&self) -> GenerationNumber {
+        self.generation().number
+    }
+
+    /// The policy's name.
+    pub fn name(&self) -> &str {
+        &self.generation().name
+    }
+
+    /// Runs `init`. Foreign code: call it on a thread that may be lost.
+    ///
+    /// # Errors
+    /// If it returns an error, panics, or ends the policy through the host.
+    pub fn init(&self) -> Result<(), LoadRefused> {
+        let generation = self.generation();
+        let host = InitHost {
+            core: self.core,
+            generation,
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            generation
+                .callbacks
+                .init(&Host::new(&host))
+                .map_err(|error| error.to_string())
+        }));
+        match result {
+            Err(payload) => {
+                let message = panic_text(&*payload);
+                std::mem::forget(payload); // its drop may panic too
+                Err(LoadRefused::Panicked {
+                    callback: Callback::Init,
+                    message,
+                })
+            }
+            Ok(Err(message)) => Err(LoadRefused::Init(message)),
+            Ok(Ok(())) => match generation.exit_info() {
+                Some(info) => Err(LoadRefused::Init(info.message.clone())),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+impl<M: Machine> Drop for PendingLoad<M> {
+    fn drop(&mut self) {
+        if let Some(generation) = self.generation.take() {
+            self.core.tags.give_back(generation.tag);
+            // Runs the policy's drop, on whatever thread refused it.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(generation)));
+        }
+    }
+}
+
+/// A generation that is not current any more.
+pub struct Retired<M: Machine> {
+    core: &'static Core<M>,
+    generation: Arc<Generation>,
+}
+
+impl<M: Machine> Retired<M> {
+    /// Which load it was.
+    pub fn number(&self) -> GenerationNumber {
+        self.generation.number
+    }
+
+    /// The policy's name.
+    pub fn name(&self) -> &str {
+        &self.generation.name
+    }
+
+    /// Why it ended.
+    pub fn exit_info(&self) -> Option<Arc<ExitInfo>> {
+        self.generation.exit_info()
+    }
+
+    /// Takes back the tasks that it holds, oldest first. Returns how many.
+    pub fn sweep(&self) -> usize {
+        self.core.sweep(&self.generation)
+    }
+
+    /// Whether no worker is inside the policy, and none will be: ours is the only reference left.
+    pub fn is_quiet(&self) -> bool {
+        Arc::strong_count(&self.generation) == 1
+    }
+
+    /// Runs `exit` and the policy's drop. Foreign code: call it when quiet, on a thread that may be lost. Returns what a
+    /// panic in either said.
+    pub fn finish(self) -> Option<String> {
+        // What a worker moved into custody after the first sweep, it took back itself; this is the second look that
+        // makes that certain before the tag is given to another generation.
+        self.sweep();
+        let info = self.generation.exit_info();
+        let tag = self.generation.tag;
+        let generation = self.generation;
+        let exit = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(info) = info {
+                generation.callbacks.exit(&info);
+            }
+        }));
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(generation)));
+        self.core.tags.give_back(tag);
+        exit.and(dropped).err().map(|payload| {
+            let text = panic_text(&*payload);
+            std::mem::forget(payload);
+            text
+        })
+    }
+}
+
+impl<M: Machine> Core<M> {
+    /// Checks a policy and gives it a generation number.
+    ///
+    /// # Errors
+    /// If the name is unusable, `name` panics, or the runtime is closing.
+    pub fn prepare(&'static self, policy: impl Policy) -> Result<PendingLoad<M>, LoadRefused> {
+        if !self.is_open() {
+            return Err(LoadRefused::Closing);
+        }
+        let name =
+            catch_unwind(AssertUnwindSafe(|| policy.name().to_owned())).map_err(|payload| {
+                LoadRefused::Panicked {
+                    callback: Callback::Name,
+                    message: panic_text(&*payload),
+                }
+            })?;
+        check_name(&name)?;
+        let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
+        // Ordering: Relaxed; only uniqueness counts.
+        let number =
+            GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
+        let generation = Generation::new(number, tag, name, Box::new(Adapter(policy)));
+        Ok(PendingLoad {
+            core: self,
+            generation: Some(Arc::new(generation)),
+        })
+    }
+
+    /// Makes a started policy current. What the previous one held is offered to this one; there is no moment under the
+    /// built-in FIFO in between.
+    pub fn publish(&'static self, mut pending: PendingLoad<M>) -> LoadedPolicy {
+        let new = pending.generation.take().expect("not published yet");
+        new.note_published(self.machine.now());
+        if let Some(old) = self.published.publish(Some(Arc::clone(&new))) {
+            let info = ExitInfo::new(ExitKind::Swap, &old.name, old.number);
+            let message = format!("by policy {:?} (generation {})", new.name, new.number);
+            old.claim_exit(info.with_message(message));
+            self.retire(old);
+        }
+        LoadedPolicy(new)
+    }
+
+    /// Makes the built-in FIFO current. `None`: no policy was.
+    pub fn unload(&self, kind: ExitKind, message: &str) -> Option<Arc<ExitInfo>> {
+        let current = self.published.load()?;
+        let info = ExitInfo::new(kind, &current.name, current.number).with_message(message);
+        self.end_policy(&current, info);
+        current.exit_info()
+    }
+
+    pub(super) fn withdraw(&self, generation: &Arc<Generation>) {
+        if self.published.withdraw(generation) {
+            self.retire(Arc::clone(generation));
+        }
+    }
+
+    fn retire(&self, generation: Arc<Generation>) {
+        self.retiring
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(generation);
+    }
+
+    /// The generations that have stopped being current since the last call. Control sweeps and finishes them.
+    pub fn take_retired(&'static self) -> Vec<Retired<M>> {
+        let retiring =
+            std::mem::take(&mut *self.retiring.lock().unwrap_or_else(PoisonError::into_inner));
+        retiring
+            .into_iter()
+            .map(|generation| Retired {
+                core: self,
+                generation,
+            })
+            .collect()
+    }
+
+    /// Complexity: one look at each slot of the process, then a sort of what was found.
+    fn sweep(&self, generation: &Generation) -> usize {
+        let mut found = Vec::new();
+        for header in slab::all() {
+            let seen = header.custody.load();
+            if seen.is_kept_by(generation.tag)
+                && self.owns(header)
+                && let Some(token) = claim(header, seen)
+            {
+                found.push((header.runnable_at(), token));
+            }
+        }
+        found.sort_by_key(|(runnable_at, _)| *runnable_at);
+        let count = found.len();
+        let mut entries = Vec::with_capacity(count);
+        for (_, token) in found {
+            token.header().set_reason(EnqueueReason::Inherited);
+            if token.header().is_restricted() {
+                self.push_inbox(token);
+            } else {
+                entries.push(token.into_entry(Resting::Ingress));
+            }
+        }
+        if !entries.is_empty() {
+            self.injector.extend_in_order(entries);
+            for _ in 0..count.min(self.worker_count()) {
+                self.notify(WorkerId::new(0));
+            }
+        }
+        count
+    }
+}

@@ -1,0 +1,212 @@
+//! A runtime's shared state, and what any thread may do with it: spawn, wake, load, sweep, close.
+//!
+//! A core is never freed. A waker on any thread may be between winning a task's token and pushing it while the
+//! runtime shuts down, and a reference count for each wake or task would cost more than everything else in a wake.
+//! What it leaks, once closed, is about 1 KiB and 0.5 KiB per worker; queues are emptied.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `spawn.rs` | from a future to a token in a queue |
+//! | `wake.rs` | from a token to a queue and an unparked worker |
+//! | `load.rs` | load, swap, unload, sweep |
+//! | `close.rs` | the end: every task is dropped on a worker |
+
+mod close;
+mod load;
+mod spawn;
+mod wake;
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crossbeam_deque as deque;
+use crossbeam_utils::CachePadded;
+use polity_policy::WorkerId;
+
+pub use load::{LoadRefused, PendingLoad, Retired};
+pub use spawn::SpawnError;
+
+use crate::hosting::published::Published;
+use crate::hosting::{Generation, LoadedPolicy, Tags};
+use crate::idle::Sleepers;
+use crate::machine::Machine;
+use crate::queue::{Fifo, Injector};
+use crate::stats::{self, Metrics};
+use crate::task::entry::Entry;
+use crate::task::header::{Header, Owner};
+use crate::task::slab::SlotCache;
+
+/// How a core is built.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CoreConfig {
+    /// Number of workers, 1 to 1024.
+    pub workers: usize,
+    /// How long a worker may go on exhausting the dispatch loop before the policy is ejected, in nanoseconds.
+    pub stall_after_ns: u64,
+}
+
+impl CoreConfig {
+    /// So many workers, and a stall timeout of 5 s.
+    ///
+    /// # Panics
+    /// If `workers` is 0 or above 1024.
+    pub fn new(workers: usize) -> Self {
+        assert!(
+            (1..=1024).contains(&workers),
+            "a core has 1 to 1024 workers, not {workers}"
+        );
+        CoreConfig {
+            workers,
+            stall_after_ns: 5_000_000_000,
+        }
+    }
+}
+
+/// What others may reach of a worker.
+pub(crate) struct Seat {
+    pub(crate) ingress: deque::Stealer<Entry>,
+    /// The owner's end of the ingress, while no thread sits here.
+    pub(crate) unclaimed: Mutex<Option<deque::Worker<Entry>>>,
+    /// Built-in FIFO only: the task woken last by the running one. Zero is empty.
+    pub(crate) lifo: AtomicU64,
+    /// The still runnable task that was polled last, while its policy is asked for another. Zero is empty.
+    pub(crate) prev: AtomicU64,
+    pub(crate) local: Fifo,
+    pub(crate) inbox: Fifo,
+    /// Counts poll starts and ends: odd while a poll goes on.
+    pub(crate) polls: AtomicU64,
+    pub(crate) stats: stats::Published,
+}
+
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// See the [module](self).
+pub struct Core<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) config: CoreConfig,
+    /// Unique in the process: says whether a thread's [`Local`](crate::Local) is one of ours.
+    pub(crate) id: u64,
+    pub(crate) seats: Box<[CachePadded<Seat>]>,
+    pub(crate) injector: Injector,
+    pub(crate) global: Fifo,
+    pub(crate) sleepers: CachePadded<Sleepers>,
+    pub(crate) published: CachePadded<Published<Generation>>,
+    /// The coarse clock of the worker that read it last, for stamps by other threads.
+    pub(crate) clock: CachePadded<AtomicU64>,
+    tags: Tags,
+    last_generation: AtomicU32,
+    retiring: Mutex<Vec<Arc<Generation>>>,
+    phase: AtomicU8,
+    seated: AtomicUsize,
+    slots: Box<[CachePadded<Mutex<SlotCache>>]>,
+    as_owner: OnceLock<&'static &'static dyn Owner>,
+}
+
+impl<M: Machine> Core<M> {
+    /// Builds a core around `machine`. It lives for ever.
+    pub fn new(machine: M, config: CoreConfig) -> &'static Self {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        let workers = config.workers;
+        let seat = |_| {
+            let ingress = deque::Worker::new_fifo();
+            CachePadded::new(Seat {
+                ingress: ingress.stealer(),
+                unclaimed: Mutex::new(Some(ingress)),
+                lifo: AtomicU64::new(0),
+                prev: AtomicU64::new(0),
+                local: Fifo::default(),
+                inbox: Fifo::default(),
+                polls: AtomicU64::new(0),
+                stats: stats::Published::default(),
+            })
+        };
+        let core: &'static Self = Box::leak(Box::new(Core {
+            machine,
+            // Ordering: Relaxed; only uniqueness counts.
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            seats: (0..workers).map(seat).collect(),
+            injector: Injector::new(workers),
+            global: Fifo::default(),
+            sleepers: CachePadded::new(Sleepers::new(workers)),
+            published: CachePadded::new(Published::new()),
+            clock: CachePadded::default(),
+            tags: Tags::default(),
+            last_generation: AtomicU32::new(0),
+            retiring: Mutex::default(),
+            phase: AtomicU8::new(OPEN),
+            seated: AtomicUsize::new(0),
+            slots: (0..4).map(|_| CachePadded::default()).collect(),
+            as_owner: OnceLock::new(),
+            config,
+        }));
+        let owner: &'static dyn Owner = core;
+        core.as_owner.get_or_init(|| Box::leak(Box::new(owner)));
+        core
+    }
+
+    /// The machine that the core was built with.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// How many workers it has.
+    #[inline]
+    pub fn worker_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Counts since the start, summed over the workers.
+    pub fn metrics(&self) -> Metrics {
+        let mut sum = Metrics::default();
+        for seat in &self.seats {
+            seat.stats.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// Counts since the start of one worker.
+    pub fn worker_metrics(&self, worker: WorkerId) -> Option<Metrics> {
+        Some(self.seats.get(worker.index())?.stats.counts())
+    }
+
+    /// The policy that is current.
+    pub fn current_policy(&self) -> Option<LoadedPolicy> {
+        self.published.load().map(LoadedPolicy)
+    }
+
+    fn as_owner(&self) -> &'static &'static dyn Owner {
+        self.as_owner.get().expect("set in `new`")
+    }
+
+    /// Whether the task in this slot belongs to this runtime.
+    pub(crate) fn owns(&self, header: &Header) -> bool {
+        header
+            .owner()
+            .is_some_and(|owner| std::ptr::addr_eq(owner, self))
+    }
+
+    /// Some worker on which the task may run. `spawn_with` has checked that there is one.
+    pub(crate) fn eligible_worker(&self, header: &Header) -> WorkerId {
+        let last = header.last_worker();
+        let all = (0..self.worker_count()).map(|index| WorkerId::new(index as u16));
+        std::iter::once(last)
+            .chain(all)
+            .find(|worker| header.allows(*worker))
+            .unwrap_or(last)
+    }
+
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `close`. Spawns that miss it are refused by the closed queues.
+        self.phase.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Whether every task has been dropped.
+    pub fn is_closed(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `close`.
+        self.phase.load(Ordering::Acquire) == CLOSED
+    }
+}

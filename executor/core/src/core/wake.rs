@@ -1,0 +1,169 @@
+//! From a token to a queue, and to a worker that will look into it.
+//!
+//! On a worker of this runtime a wake is a push to its own ingress: no fence, no look at who is parked, because that
+//! worker passes through its queues before it parks. On any other thread it is a push to the injector, then
+//! PushFence and a look at the parked mask (`idle/README.md`).
+
+use polity_policy::{EnqueueReason, Position, WorkerId};
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use polity_policy::ExitInfo;
+
+use crate::core::Core;
+use crate::hosting::Generation;
+use crate::machine::{Machine, Unparked};
+use crate::task::custody::State;
+use crate::task::entry::Entry;
+use crate::task::header::{Header, Owner};
+use crate::task::token::{Resting, Token, claim};
+use crate::worker::{Local, Place};
+
+impl<M: Machine> Owner for Core<M> {
+    fn now_runnable(&self, token: Token) {
+        token.header().set_reason(EnqueueReason::Wake);
+        self.requeue(token);
+    }
+
+    fn now_aborted(&self, header: &'static Header) {
+        // In a policy's custody the task might wait for ever. Everywhere else it will be popped, and then dropped.
+        let seen = header.custody.load();
+        if matches!(seen.state(), State::Held | State::Queued)
+            && let Some(token) = claim(header, seen)
+        {
+            header.note_left_custody_by_abort();
+            self.requeue(token);
+        }
+    }
+}
+
+impl<M: Machine> Core<M> {
+    /// Puts a token into the ingress that is nearest to this thread.
+    pub(crate) fn requeue(&self, token: Token) {
+        self.machine
+            .with_local(|local| match local.filter(|local| local.core == self.id) {
+                Some(local) => self.push_ingress(local, token),
+                None => self.inject(token),
+            });
+    }
+
+    /// On the worker itself.
+    #[inline]
+    pub(crate) fn push_ingress(&self, local: &Local, token: Token) {
+        let header = token.header();
+        header.set_runnable_at(local.now.get());
+        if header.is_restricted() {
+            return self.push_inbox(token);
+        }
+        let entry = token.into_entry(Resting::Ingress);
+        match local.place.get() {
+            Place::Poll if local.built_in.get() => self.push_lifo(local, entry),
+            Place::Driver => {
+                local.ingress.push(entry);
+                self.machine.woken_in_driver(local.id);
+            }
+            _ => local.ingress.push(entry),
+        }
+    }
+
+    /// The task woken last runs next: its data is in the cache. The one that it displaces goes to the queue.
+    fn push_lifo(&self, local: &Local, entry: Entry) {
+        let slot = &self.seats[local.id.index()].lifo;
+        // Ordering: Relaxed load; only we fill the slot, thieves only empty it.
+        let displaced = if slot.load(Ordering::Relaxed) == 0 {
+            // Ordering: Release pairs with the Acquire of a thief in `worker/steal.rs`.
+            slot.store(entry.into_bits(), Ordering::Release);
+            None
+        } else {
+            // Ordering: AcqRel; Release as above, Acquire for an entry that comes back to us.
+            Entry::from_bits(slot.swap(entry.into_bits(), Ordering::AcqRel))
+        };
+        if let Some(displaced) = displaced {
+            local.ingress.push(displaced);
+        }
+    }
+
+    fn inject(&self, token: Token) {
+        let header = token.header();
+        // Ordering: Relaxed; a coarse stamp.
+        header.set_runnable_at(self.clock.load(Ordering::Relaxed));
+        if header.is_restricted() {
+            return self.push_inbox(token);
+        }
+        self.injector.push_woken(token.into_entry(Resting::Ingress));
+        self.notify(header.last_worker());
+    }
+
+    /// To a worker that the task's mask allows.
+    pub(crate) fn push_inbox(&self, token: Token) {
+        let header = token.header();
+        let worker = self.eligible_worker(header);
+        self.seats[worker.index()]
+            .inbox
+            .extend([token.into_entry(Resting::Ingress)]);
+        let woken = self.sleepers.wake_one(worker.index(), |worker| {
+            header.allows(WorkerId::new(worker as u16))
+        });
+        if let Some(woken) = woken {
+            self.unpark(WorkerId::new(woken as u16));
+        }
+    }
+
+    /// Into the local DSQ of `worker`, by the worker whose `local` it is.
+    pub(crate) fn push_local(&self, local: &Local, worker: WorkerId, entry: Entry, at: Position) {
+        let queue = &self.seats[worker.index()].local;
+        // Local DSQs are never closed.
+        let _ = queue.push(entry, at);
+        if worker != local.id {
+            self.kick(worker);
+        }
+    }
+
+    /// Into the global DSQ.
+    pub(crate) fn push_global(&self, entries: impl IntoIterator<Item = Entry>, at: Position) {
+        match at {
+            Position::Tail => self.global.extend(entries),
+            // The global DSQ is never closed.
+            Position::Head => entries
+                .into_iter()
+                .for_each(|entry| drop(self.global.push(entry, at))),
+        }
+    }
+
+    /// After a push to a queue that all workers look into: unparks one of them, unless a searcher is about.
+    ///
+    /// Skipping is safe because a searcher that finds nothing gives the role up, announces itself, fences and looks once
+    /// more (`idle/README.md`, "The searcher").
+    pub(crate) fn notify(&self, prefer: WorkerId) {
+        if let Some(worker) = self.sleepers.wake_unless_searching(prefer.index()) {
+            self.unpark(WorkerId::new(worker as u16));
+        }
+    }
+
+    /// Makes a worker pass through its cycle once more before it parks.
+    pub(crate) fn kick(&self, worker: WorkerId) {
+        if self.sleepers.wake_this(worker.index()) {
+            self.unpark(worker);
+        }
+    }
+
+    fn unpark(&self, worker: WorkerId) {
+        let _: Unparked = self.machine.unpark(worker);
+    }
+
+    /// Makes every worker pass through its cycle, parked or not.
+    pub fn kick_all(&self) {
+        for index in 0..self.worker_count() {
+            self.kick(WorkerId::new(index as u16));
+        }
+    }
+
+    /// Ends a policy: the first report wins, and from this call on new work runs under the built-in FIFO.
+    pub(crate) fn end_policy(&self, generation: &Arc<Generation>, info: ExitInfo) {
+        if generation.claim_exit(info) {
+            self.withdraw(generation);
+            self.machine.policy_ended();
+        }
+    }
+}

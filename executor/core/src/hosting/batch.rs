@@ -1,0 +1,46 @@
+//! What is being offered to a policy, and what it said about each task.
+//!
+//! Verdicts are recorded here and carried out after the callback has returned: otherwise the task could run, end and
+//! have its slot reused while `enqueue` still looks at it.
+
+use std::cell::{Cell, RefCell};
+
+use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
+
+use crate::task::header::Header;
+use crate::task::token::Token;
+
+/// How many tasks are offered at once.
+pub(crate) const BATCH: usize = 32;
+
+/// One task of a batch.
+pub(crate) struct Offered {
+    pub(crate) token: Token,
+    pub(crate) view: TaskView<'static>,
+    /// The policy has not been told yet that it is runnable.
+    pub(crate) newly_runnable: bool,
+    /// What `select_worker` chose, or the last worker.
+    pub(crate) selected: Cell<WorkerId>,
+    pub(crate) verdict: Cell<Option<(DsqId, Position)>>,
+}
+
+/// A task that has left the policy's custody, to be told by `dequeue`.
+pub(crate) struct Departed {
+    pub(crate) view: TaskView<'static>,
+    pub(crate) reason: DequeueReason,
+}
+
+/// The worker's notes on the callbacks in flight. Reused, so that offering allocates nothing.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) batch: Vec<Offered>,
+    /// Index of the task at hand.
+    pub(crate) at_hand: Cell<usize>,
+    pub(crate) departed: RefCell<Vec<Departed>>,
+    /// This round of `dispatch` has inserted something or moved something.
+    pub(crate) progress: Cell<bool>,
+    /// Something was put into the policy's custody during `dispatch`: recheck the epoch afterwards.
+    pub(crate) kept: RefCell<Vec<&'static Header>>,
+    pub(crate) stale_claims: Cell<u64>,
+    pub(crate) redirected: Cell<u64>,
+}

@@ -1,0 +1,212 @@
+//! The only door to a policy. Called by workers between polls, and by control's disposable threads for `init` and
+//! `exit`, never with a core lock held.
+//!
+//! Not a place for scheduling decisions: those are the policy's.
+//!
+//! **Invariant.** A panic does not pass the door. When a call returns `Verdict::Stands`, its generation had not ended
+//! by then; otherwise what it said is dropped.
+//!
+//! A batch costs one virtual call: the adapter, which knows the policy's type, loops over the tasks inside.
+//!
+//! Rejected: a read lock around each call. A swap would wait for a slow policy, the thing it must be able to remove.
+
+use std::cell::Cell;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use polity_policy::{
+    DequeueReason, EnqueueReason, ExitInfo, ExitKind, Host, InitError, Policy, Stopped, TaskView,
+    WorkerId,
+};
+
+use crate::hosting::batch::{Departed, Notes};
+use crate::hosting::host::HostCall;
+use crate::hosting::{Callback, panic_text};
+use crate::machine::Machine;
+use crate::worker::Place;
+
+/// Whether what the policy said counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Verdict {
+    Stands,
+    /// The policy ended during the call, or before.
+    Dropped,
+}
+
+/// A policy whose type is forgotten: batches in, so that the loop over tasks is inside.
+pub(crate) trait Callbacks: Send + Sync {
+    fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
+    fn exit(&self, info: &ExitInfo);
+    /// `runnable`, `select_worker` and `enqueue` for each task, until `ended` says stop.
+    fn offer(&self, host: &Host<'_>, notes: &Notes, place: &Cell<Place>, ended: &dyn Fn() -> bool);
+    fn dequeue(&self, host: &Host<'_>, departed: &[Departed]);
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
+    /// `stopping`, and `quiescent` if the task is not runnable any more.
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped, place: &Cell<Place>);
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
+}
+
+/// Gives a policy the shape of [`Callbacks`].
+pub(crate) struct Adapter<P>(pub(crate) P);
+
+impl<P: Policy> Callbacks for Adapter<P> {
+    fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
+        self.0.init(host)
+    }
+
+    fn exit(&self, info: &ExitInfo) {
+        self.0.exit(info);
+    }
+
+    fn offer(&self, host: &Host<'_>, notes: &Notes, place: &Cell<Place>, ended: &dyn Fn() -> bool) {
+        for (index, offered) in notes.batch.iter().enumerate() {
+            notes.at_hand.set(index);
+            if offered.newly_runnable {
+                place.set(Place::Callback(Callback::Runnable));
+                self.0.runnable(host, &offered.view);
+            }
+            if matches!(
+                offered.view.reason(),
+                EnqueueReason::Spawn | EnqueueReason::Wake
+            ) {
+                place.set(Place::Callback(Callback::SelectWorker));
+                let selected = self.0.select_worker(host, &offered.view);
+                offered.selected.set(selected);
+                if selected.index() >= host.worker_count() {
+                    // Through the host, like any other wrong value: it names the callback and ends the policy.
+                    host.kick(selected);
+                    return;
+                }
+            }
+            if offered.verdict.get().is_none() {
+                place.set(Place::Callback(Callback::Enqueue));
+                self.0.enqueue(host, &offered.view);
+            }
+            if ended() {
+                return;
+            }
+        }
+    }
+
+    fn dequeue(&self, host: &Host<'_>, departed: &[Departed]) {
+        for departed in departed {
+            self.0.dequeue(host, &departed.view, departed.reason);
+        }
+    }
+
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
+        self.0.dispatch(host, worker, prev);
+    }
+
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.running(host, task);
+    }
+
+    fn stopping(
+        &self,
+        host: &Host<'_>,
+        task: &TaskView<'_>,
+        stopped: Stopped,
+        place: &Cell<Place>,
+    ) {
+        self.0.stopping(host, task, stopped);
+        if stopped != Stopped::StillRunnable {
+            place.set(Place::Callback(Callback::Quiescent));
+            self.0.quiescent(host, task);
+        }
+    }
+
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.quiescent(host, task);
+    }
+}
+
+impl<M: Machine> HostCall<'_, M> {
+    /// Steps through the door.
+    #[inline]
+    fn call(&self, callback: Callback, body: impl FnOnce(&dyn Callbacks, &Host<'_>)) -> Verdict {
+        if self.generation.has_ended() {
+            return Verdict::Dropped;
+        }
+        let place = &self.local.place;
+        let before = place.replace(Place::Callback(callback));
+        let host = Host::new(self);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            body(&*self.generation.callbacks, &host)
+        }));
+        if let Err(payload) = result {
+            self.end(ExitKind::Panic, 0, &panic_text(&*payload));
+            // Not dropped: its drop may panic too, and nobody would learn anything from that.
+            mem::forget(payload);
+        }
+        place.set(before);
+        if self.generation.has_ended() {
+            Verdict::Dropped
+        } else {
+            Verdict::Stands
+        }
+    }
+
+    /// Offers the batch in the notes.
+    pub(crate) fn offer(&self) -> Verdict {
+        self.call(Callback::Enqueue, |policy, host| {
+            policy.offer(host, self.notes, &self.local.place, &|| {
+                self.generation.has_ended()
+            });
+        })
+    }
+
+    /// One round of `dispatch`, and the `dequeue`s that follow from it.
+    pub(crate) fn dispatch(&self, prev: Option<&TaskView<'_>>) -> Verdict {
+        self.notes.progress.set(false);
+        let verdict = self.call(Callback::Dispatch, |policy, host| {
+            policy.dispatch(host, self.local.id, prev);
+        });
+        match self.tell_departed() {
+            Verdict::Stands => verdict,
+            Verdict::Dropped => Verdict::Dropped,
+        }
+    }
+
+    /// Tells the policy which tasks have left its custody since.
+    pub(crate) fn tell_departed(&self) -> Verdict {
+        // Taken out, so that no borrow is held over foreign code; put back empty, to keep its memory.
+        let mut departed = self.notes.departed.take();
+        if departed.is_empty() {
+            self.notes.departed.replace(departed);
+            return Verdict::Stands;
+        }
+        let verdict = self.call(Callback::Dequeue, |policy, host| {
+            policy.dequeue(host, &departed)
+        });
+        departed.clear();
+        self.notes.departed.replace(departed);
+        verdict
+    }
+
+    /// An aborted task that the policy knew as runnable: it has left custody, if it was in it, and wants nothing more.
+    pub(crate) fn cancelled(&self, task: &TaskView<'static>, left_custody: bool) -> Verdict {
+        if left_custody {
+            self.notes.departed.borrow_mut().push(Departed {
+                view: *task,
+                reason: DequeueReason::Cancelled,
+            });
+            let _ = self.tell_departed();
+        }
+        self.call(Callback::Quiescent, |policy, host| {
+            policy.quiescent(host, task)
+        })
+    }
+
+    pub(crate) fn running(&self, task: &TaskView<'_>) -> Verdict {
+        self.call(Callback::Running, |policy, host| policy.running(host, task))
+    }
+
+    pub(crate) fn stopping(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
+        self.call(Callback::Stopping, |policy, host| {
+            policy.stopping(host, task, stopped, &self.local.place);
+        })
+    }
+}

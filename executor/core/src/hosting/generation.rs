@@ -1,0 +1,86 @@
+//! One load of a policy.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use polity_policy::{ExitInfo, Generation as GenerationNumber};
+
+use crate::hosting::call::Callbacks;
+use crate::queue::DsqTable;
+
+/// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
+pub(crate) struct Generation {
+    pub(crate) number: GenerationNumber,
+    /// Brands custody words. Not given to another generation before this one is dead.
+    pub(crate) tag: u8,
+    pub(crate) name: String,
+    pub(crate) callbacks: Box<dyn Callbacks>,
+    pub(crate) dsqs: DsqTable,
+    exit: OnceLock<Arc<ExitInfo>>,
+    published_at: AtomicU64,
+}
+
+impl Generation {
+    pub(crate) fn new(
+        number: GenerationNumber,
+        tag: u8,
+        name: String,
+        callbacks: Box<dyn Callbacks>,
+    ) -> Self {
+        Generation {
+            number,
+            tag,
+            name,
+            callbacks,
+            dsqs: DsqTable::new(),
+            exit: OnceLock::new(),
+            published_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The first exit info wins; `false` says that this one was not it.
+    pub(crate) fn claim_exit(&self, info: ExitInfo) -> bool {
+        self.exit.set(Arc::new(info)).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.exit.get().is_some()
+    }
+
+    pub(crate) fn exit_info(&self) -> Option<Arc<ExitInfo>> {
+        self.exit.get().cloned()
+    }
+
+    // Ordering: Relaxed; for reports.
+    pub(crate) fn note_published(&self, now: u64) {
+        self.published_at.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn published_at(&self) -> u64 {
+        self.published_at.load(Ordering::Relaxed)
+    }
+}
+
+/// Hands out tags: at most 255 generations are alive or abandoned at once.
+#[derive(Debug, Default)]
+pub(crate) struct Tags {
+    in_use: Mutex<Vec<u8>>,
+}
+
+impl Tags {
+    /// A tag that no live generation has. 0 is never handed out: it means "no generation".
+    pub(crate) fn take(&self) -> Option<u8> {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let tag = (1..=u8::MAX).find(|tag| !in_use.contains(tag))?;
+        in_use.push(tag);
+        Some(tag)
+    }
+
+    pub(crate) fn give_back(&self, tag: u8) {
+        self.in_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|used| *used != tag);
+    }
+}

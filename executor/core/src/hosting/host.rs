@@ -1,0 +1,458 @@
+//! What a policy may say during a call, each value checked.
+//!
+//! **Invariant.** A wrong value never reaches a queue: it ends the policy with a message that names the callback and the
+//! value, and the task concerned stays where it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use polity_policy::{
+    DequeueReason, DsqError, DsqId, ExitInfo, ExitKind, HostApi, Position, TaskId, TaskView,
+    WorkerId,
+};
+
+use crate::core::Core;
+use crate::hosting::batch::{Departed, Notes};
+use crate::hosting::{Callback, Generation};
+use crate::machine::Machine;
+use crate::queue::{Fifo, Taking};
+use crate::task::custody::State;
+use crate::task::header::Header;
+use crate::task::slab;
+use crate::task::token::{Resting, claim};
+use crate::worker::{Local, Place};
+
+/// One worker's way through the door: the host that its callbacks see.
+pub(crate) struct HostCall<'a, M: Machine> {
+    pub(crate) core: &'static Core<M>,
+    pub(crate) local: &'a Local,
+    pub(crate) generation: &'a Arc<Generation>,
+    pub(crate) notes: &'a Notes,
+}
+
+impl<M: Machine> HostCall<'_, M> {
+    fn callback(&self) -> Callback {
+        match self.local.place.get() {
+            Place::Callback(callback) => callback,
+            _ => Callback::Dispatch,
+        }
+    }
+
+    fn task_at_hand(&self) -> Option<TaskId> {
+        match self.callback() {
+            Callback::Runnable | Callback::SelectWorker | Callback::Enqueue => self
+                .notes
+                .batch
+                .get(self.notes.at_hand.get())
+                .map(|offered| offered.view.id()),
+            Callback::Running | Callback::Stopping | Callback::Quiescent => {
+                self.local.current.get()
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the policy, if nothing has ended it before.
+    #[cold]
+    pub(crate) fn end(&self, kind: ExitKind, code: u64, message: &str) {
+        let callback = self.callback();
+        let message = match kind {
+            ExitKind::PolicyExit => message.to_owned(),
+            _ => format!("{callback}: {message}"),
+        };
+        let mut info = ExitInfo::new(kind, &self.generation.name, self.generation.number)
+            .with_message(message);
+        info.code = code;
+        info.worker = Some(self.local.id);
+        info.task = self.task_at_hand();
+        self.core.end_policy(self.generation, info);
+    }
+
+    #[cold]
+    fn wrong(&self, message: &str) {
+        self.end(ExitKind::Error, 0, message);
+    }
+
+    fn check_worker(&self, worker: WorkerId) -> bool {
+        let known = worker.index() < self.core.worker_count();
+        if !known {
+            let count = self.core.worker_count();
+            self.wrong(&format!(
+                "worker {worker} is out of range: there are {count} workers, counted from 0"
+            ));
+        }
+        known
+    }
+
+    /// Whether tasks may be put there.
+    fn check_dsq(&self, dsq: DsqId) -> bool {
+        match dsq {
+            DsqId::LocalOn(worker) => self.check_worker(worker),
+            DsqId::Custom(number) => {
+                let known = self.generation.dsqs.get(number).is_some();
+                if !known {
+                    self.wrong(&format!("insert into DSQ {dsq}, which does not exist"));
+                }
+                known
+            }
+            _ => true,
+        }
+    }
+
+    fn record_verdict(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+        let Some(offered) = self.notes.batch.get(self.notes.at_hand.get()) else {
+            return false;
+        };
+        let at_hand = offered.view.id();
+        if task != at_hand {
+            self.wrong(&format!(
+                "insert of task {task}, but the task at hand is {at_hand}"
+            ));
+            return false;
+        }
+        if let Some((before, _)) = offered.verdict.get() {
+            self.wrong(&format!(
+                "task {task} inserted twice: into {before} and into {dsq}"
+            ));
+            return false;
+        }
+        if !self.check_dsq(dsq) {
+            return false;
+        }
+        offered.verdict.set(Some((dsq, at)));
+        true
+    }
+
+    /// Claims a task that the policy holds as an id.
+    fn claim(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+        self.notes.progress.set(true);
+        if !self.check_dsq(dsq) {
+            return false;
+        }
+        let claimed = match slab::get(task.slot()) {
+            Some(header) if header.lifecycle.is(task.tenant()) => {
+                self.claim_header(header, dsq, at)
+            }
+            _ => false,
+        };
+        if !claimed {
+            self.notes
+                .stale_claims
+                .set(self.notes.stale_claims.get() + 1);
+        }
+        claimed
+    }
+
+    fn claim_header(&self, header: &'static Header, dsq: DsqId, at: Position) -> bool {
+        let tag = self.generation.tag;
+        let seen = header.custody.load();
+        // The tag is not unique to this runtime, so the task must be this runtime's too.
+        if seen.state() != State::Held || !seen.is_kept_by(tag) || !self.core.owns(header) {
+            return false;
+        }
+        let view = header.view();
+        let mut claimed = false;
+        match dsq {
+            DsqId::Custom(number) => {
+                let Some(fifo) = self.generation.dsqs.get(number) else {
+                    return false;
+                };
+                // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
+                fifo.push_with(at, || {
+                    let token = claim(header, seen)?;
+                    claimed = true;
+                    Some(token.queue(tag, number))
+                });
+                if claimed {
+                    self.notes.kept.borrow_mut().push(header);
+                }
+                return claimed;
+            }
+            DsqId::Global => {
+                let Some(token) = claim(header, seen) else {
+                    return false;
+                };
+                self.core
+                    .push_global([token.into_entry(Resting::Global)], at);
+            }
+            _ => {
+                let worker = if let DsqId::LocalOn(worker) = dsq {
+                    worker
+                } else {
+                    self.local.id
+                };
+                let Some(token) = claim(header, seen) else {
+                    return false;
+                };
+                let worker = self.allowed_worker(header, worker);
+                self.core.push_local(
+                    self.local,
+                    worker,
+                    token.into_entry(Resting::Local(worker)),
+                    at,
+                );
+            }
+        }
+        self.note_departed(view);
+        true
+    }
+
+    /// The worker itself, or one that the task's affinity allows.
+    pub(crate) fn allowed_worker(&self, header: &Header, worker: WorkerId) -> WorkerId {
+        if header.allows(worker) {
+            return worker;
+        }
+        self.notes.redirected.set(self.notes.redirected.get() + 1);
+        self.core.eligible_worker(header)
+    }
+
+    fn note_departed(&self, view: TaskView<'static>) {
+        self.notes.departed.borrow_mut().push(Departed {
+            view,
+            reason: DequeueReason::Dispatched,
+        });
+    }
+
+    fn fifo(&self, dsq: DsqId) -> Option<&Fifo> {
+        match dsq {
+            DsqId::Custom(number) => self.generation.dsqs.get(number),
+            DsqId::Global => Some(&self.core.global),
+            DsqId::LocalOn(worker) => Some(&self.core.seats.get(worker.index())?.local),
+            _ => Some(&self.core.seats[self.meaning_of_local().index()].local),
+        }
+    }
+
+    /// Whose local DSQ `DsqId::Local` is, here and now.
+    fn meaning_of_local(&self) -> WorkerId {
+        match self.callback() {
+            Callback::SelectWorker | Callback::Enqueue => {
+                let offered = self.notes.batch.get(self.notes.at_hand.get());
+                offered.map_or(self.local.id, |offered| offered.selected.get())
+            }
+            _ => self.local.id,
+        }
+    }
+}
+
+impl<M: Machine> HostApi for HostCall<'_, M> {
+    fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+        match self.callback() {
+            Callback::SelectWorker | Callback::Enqueue => self.record_verdict(task, dsq, at),
+            Callback::Dispatch => self.claim(task, dsq, at),
+            _ => {
+                self.wrong(&format!(
+                    "insert of task {task} into DSQ {dsq}: not allowed in this callback"
+                ));
+                false
+            }
+        }
+    }
+
+    fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
+        if self.callback() != Callback::Dispatch {
+            self.wrong(&format!(
+                "move_to_local from DSQ {from}: allowed in dispatch only"
+            ));
+            return 0;
+        }
+        let DsqId::Custom(number) = from else {
+            self.wrong(&format!(
+                "move_to_local from DSQ {from}: workers empty the built-in ones by themselves"
+            ));
+            return 0;
+        };
+        let Some(fifo) = self.generation.dsqs.get_for_taking(number) else {
+            self.wrong(&format!(
+                "move_to_local from DSQ {from}, which does not exist"
+            ));
+            return 0;
+        };
+        // Not more than this worker's share: the others are about to ask too.
+        let at_most = at_most.min(fifo.len().div_ceil(self.core.worker_count()));
+        if at_most == 0 {
+            return 0;
+        }
+        let (tag, worker) = (self.generation.tag, self.local.id);
+        let mut moved = 0;
+        let mut to_local = self.local.scratch.take();
+        fifo.take_for(worker, |entry| {
+            // An entry whose task was aborted or swept goes.
+            if let Some(token) = entry.claim(tag) {
+                moved += 1;
+                to_local.push(token.into_entry(Resting::Local(worker)));
+            }
+            if moved == at_most {
+                Taking::Enough
+            } else {
+                Taking::More
+            }
+        });
+        for entry in &to_local {
+            self.note_departed(entry.header().view());
+        }
+        self.core.seats[worker.index()]
+            .local
+            .extend(to_local.drain(..));
+        self.local.scratch.replace(to_local);
+        if moved > 0 {
+            self.notes.progress.set(true);
+        }
+        moved
+    }
+
+    fn kick(&self, worker: WorkerId) {
+        if self.check_worker(worker) {
+            self.core.kick(worker);
+        }
+    }
+
+    fn worker_count(&self) -> usize {
+        self.core.worker_count()
+    }
+
+    fn worker(&self) -> Option<WorkerId> {
+        Some(self.local.id)
+    }
+
+    fn is_idle(&self, worker: WorkerId) -> bool {
+        self.core.sleepers.is_idle(worker.index())
+    }
+
+    fn claim_idle(&self, worker: WorkerId) -> bool {
+        let claimed = self.check_worker(worker) && self.core.sleepers.claim_idle(worker.index());
+        if claimed {
+            self.core.kick(worker);
+        }
+        claimed
+    }
+
+    fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId> {
+        if !self.core.sleepers.any_parked() {
+            return None;
+        }
+        let last = task.last_worker();
+        let all = (0..self.core.worker_count()).map(|index| WorkerId::new(index as u16));
+        std::iter::once(last)
+            .chain(all)
+            .find(|worker| task.allows(*worker) && self.core.sleepers.claim_idle(worker.index()))
+            .inspect(|worker| self.core.kick(*worker))
+    }
+
+    fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.generation.dsqs.create(number)
+    }
+
+    fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
+        self.generation.dsqs.destroy(dsq)
+    }
+
+    fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
+        self.fifo(dsq).map(Fifo::len)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.local.now.get())
+    }
+
+    fn error(&self, message: &str) {
+        self.end(ExitKind::PolicyError, 0, message);
+    }
+
+    fn exit(&self, code: u64, message: &str) {
+        self.end(ExitKind::PolicyExit, code, message);
+    }
+}
+
+/// The host that `init` sees: there is no worker, and nothing to insert.
+pub(crate) struct InitHost<'a, M: Machine> {
+    pub(crate) core: &'static Core<M>,
+    pub(crate) generation: &'a Arc<Generation>,
+}
+
+impl<M: Machine> InitHost<'_, M> {
+    fn end(&self, kind: ExitKind, code: u64, message: String) {
+        let info = ExitInfo::new(kind, &self.generation.name, self.generation.number);
+        let mut info = info.with_message(message);
+        info.code = code;
+        self.generation.claim_exit(info);
+    }
+
+    fn refuse(&self, what: &str) {
+        self.end(
+            ExitKind::Error,
+            0,
+            format!("{}: {what}: not allowed in this callback", Callback::Init),
+        );
+    }
+}
+
+impl<M: Machine> HostApi for InitHost<'_, M> {
+    fn insert(&self, task: TaskId, dsq: DsqId, _at: Position) -> bool {
+        self.refuse(&format!("insert of task {task} into DSQ {dsq}"));
+        false
+    }
+
+    fn move_to_local(&self, from: DsqId, _at_most: usize) -> usize {
+        self.refuse(&format!("move_to_local from DSQ {from}"));
+        0
+    }
+
+    fn kick(&self, worker: WorkerId) {
+        if worker.index() < self.core.worker_count() {
+            self.core.kick(worker);
+        } else {
+            self.refuse(&format!("kick of worker {worker}, which is out of range"));
+        }
+    }
+
+    fn worker_count(&self) -> usize {
+        self.core.worker_count()
+    }
+
+    fn worker(&self) -> Option<WorkerId> {
+        None
+    }
+
+    fn is_idle(&self, worker: WorkerId) -> bool {
+        self.core.sleepers.is_idle(worker.index())
+    }
+
+    fn claim_idle(&self, _worker: WorkerId) -> bool {
+        false
+    }
+
+    fn claim_idle_worker(&self, _task: &TaskView<'_>) -> Option<WorkerId> {
+        None
+    }
+
+    fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.generation.dsqs.create(number)
+    }
+
+    fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
+        self.generation.dsqs.destroy(dsq)
+    }
+
+    fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
+        match dsq {
+            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Fifo::len),
+            _ => Some(0),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.core.machine.now())
+    }
+
+    fn error(&self, message: &str) {
+        self.end(
+            ExitKind::PolicyError,
+            0,
+            format!("{}: {message}", Callback::Init),
+        );
+    }
+
+    fn exit(&self, code: u64, message: &str) {
+        self.end(ExitKind::PolicyExit, code, message.to_owned());
+    }
+}

@@ -1,0 +1,106 @@
+//! A loaded policy: what it is, when it is current, the door to its callbacks, what it may say.
+//!
+//! Not a place for scheduling decisions: those are the policy's, or the built-in FIFO's in `worker`.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `published.rs` | which generation is current, and the race between a swap and a worker |
+//! | `generation.rs` | one load: name, tag, custom DSQs, the first exit info |
+//! | `batch.rs` | what is being offered, and the verdicts |
+//! | `call.rs` | the only door to a policy |
+//! | `host.rs` | what a policy may say, each value checked |
+
+pub(crate) mod batch;
+pub(crate) mod call;
+pub(crate) mod generation;
+pub(crate) mod host;
+pub(crate) mod published;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use polity_policy::{ExitInfo, Generation as GenerationNumber};
+
+pub(crate) use generation::{Generation, Tags};
+
+/// Which callback of a policy: for reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // named after the callbacks
+pub enum Callback {
+    Name,
+    Init,
+    Exit,
+    SelectWorker,
+    Enqueue,
+    Dequeue,
+    Dispatch,
+    Runnable,
+    Running,
+    Stopping,
+    Quiescent,
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Callback::Name => "name",
+            Callback::Init => "init",
+            Callback::Exit => "exit",
+            Callback::SelectWorker => "select_worker",
+            Callback::Enqueue => "enqueue",
+            Callback::Dequeue => "dequeue",
+            Callback::Dispatch => "dispatch",
+            Callback::Runnable => "runnable",
+            Callback::Running => "running",
+            Callback::Stopping => "stopping",
+            Callback::Quiescent => "quiescent",
+        })
+    }
+}
+
+/// A generation, as the control side holds it.
+#[derive(Clone)]
+pub struct LoadedPolicy(pub(crate) Arc<Generation>);
+
+impl LoadedPolicy {
+    /// The policy's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Which load it is.
+    pub fn generation(&self) -> GenerationNumber {
+        self.0.number
+    }
+
+    /// Why it ended, once it has.
+    pub fn exit_info(&self) -> Option<Arc<ExitInfo>> {
+        self.0.exit_info()
+    }
+
+    /// When it was published, in the machine's nanoseconds.
+    pub fn published_at(&self) -> u64 {
+        self.0.published_at()
+    }
+}
+
+impl fmt::Debug for LoadedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedPolicy")
+            .field("name", &self.name())
+            .field("generation", &self.generation())
+            .finish()
+    }
+}
+
+/// The text of a panic, if it is text.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "(a panic payload that is not text)".to_owned()
+    }
+}

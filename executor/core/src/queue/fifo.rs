@@ -1,0 +1,169 @@
+//! A FIFO behind a short lock, with a length that can be read without it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use polity_policy::{Position, WorkerId};
+
+use crate::task::entry::Entry;
+
+/// The queue does not accept entries any more; here is the one that was refused.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Closed {
+    pub(crate) entry: Entry,
+}
+
+/// See the [module](self). The lock is held for a few moves of 8 bytes, never over foreign code.
+#[derive(Debug, Default)]
+pub(crate) struct Fifo {
+    /// A hint: exact under the lock.
+    len: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: VecDeque<Entry>,
+    closed: bool,
+}
+
+impl Inner {
+    fn push(&mut self, entry: Entry, at: Position) {
+        match at {
+            Position::Tail => self.entries.push_back(entry),
+            Position::Head => self.entries.push_front(entry),
+        }
+    }
+}
+
+impl Fifo {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under the lock can panic but an allocation that fails, which aborts.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Ordering, for `len` everywhere: Relaxed. A reader that misses an entry is covered by the park protocol (idle),
+    // whose fence orders the push before the look at the parked mask, and this load after the announcement.
+    fn note_len(&self, inner: &Inner) {
+        self.len.store(inner.entries.len(), Ordering::Relaxed);
+    }
+
+    /// How many entries there are, stale ones included.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn push(&self, entry: Entry, at: Position) -> Result<(), Closed> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(Closed { entry });
+        }
+        inner.push(entry, at);
+        self.note_len(&inner);
+        Ok(())
+    }
+
+    /// Pushes what `entry` makes under the lock, if it makes something and the queue is open.
+    pub(crate) fn push_with(&self, at: Position, entry: impl FnOnce() -> Option<Entry>) {
+        let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
+        if let Some(entry) = entry() {
+            inner.push(entry, at);
+            self.note_len(&inner);
+        }
+    }
+
+    /// Appends all, closed or not: for entries whose token must not get lost.
+    pub(crate) fn extend(&self, entries: impl IntoIterator<Item = Entry>) {
+        let mut inner = self.lock();
+        inner.entries.extend(entries);
+        self.note_len(&inner);
+    }
+
+    pub(crate) fn pop(&self) -> Option<Entry> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut inner = self.lock();
+        let entry = inner.entries.pop_front();
+        self.note_len(&inner);
+        entry
+    }
+
+    /// Moves entries that may run on `worker` to `take`, from the head, until it answers `Enough`. The others keep
+    /// their places. Complexity: one step for each entry taken or passed over.
+    pub(crate) fn take_for(&self, worker: WorkerId, mut take: impl FnMut(Entry) -> Taking) {
+        if self.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        let mut index = 0;
+        while let Some(entry) = inner.entries.get(index) {
+            if entry.is_restricted() && !entry.header().allows(worker) {
+                index += 1;
+                continue;
+            }
+            // At index 0, the normal case, this is a pop.
+            let Some(entry) = inner.entries.remove(index) else {
+                break;
+            };
+            if take(entry) == Taking::Enough {
+                break;
+            }
+        }
+        self.note_len(&inner);
+    }
+
+    /// The first entry that may run on `worker`.
+    pub(crate) fn pop_for(&self, worker: WorkerId) -> Option<Entry> {
+        let mut found = None;
+        self.take_for(worker, |entry| {
+            found = Some(entry);
+            Taking::Enough
+        });
+        found
+    }
+
+    /// From now on `push` is refused.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Closes the queue if it is empty; else says how many entries are in it.
+    pub(crate) fn close_if_empty(&self) -> Result<(), usize> {
+        let mut inner = self.lock();
+        match inner.entries.len() {
+            0 => {
+                inner.closed = true;
+                Ok(())
+            }
+            waiting => Err(waiting),
+        }
+    }
+
+    /// Accepts entries again.
+    pub(crate) fn open(&self) {
+        self.lock().closed = false;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+}
+
+/// Whether `take_for` goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taking {
+    More,
+    Enough,
+}

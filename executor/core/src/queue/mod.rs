@@ -1,0 +1,20 @@
+//! Queues of [`Entry`](crate::task::entry::Entry)s. A queue owns no task; the entry that matches the custody word does.
+//!
+//! | queue | kind | who pushes | who takes |
+//! |---|---|---|---|
+//! | ingress | crossbeam FIFO deque, one per worker | its worker | its worker, thieves |
+//! | injector | locked FIFOs, sharded | any other thread, sweeps | every worker |
+//! | pinned inbox | locked FIFO, one per worker | any thread | workers that the entry allows |
+//! | local, global, custom DSQ | locked FIFO | workers, for the policy | see the contract |
+//!
+//! Tasks with an affinity mask never enter a crossbeam deque: its pop cannot pass over one.
+//!
+//! Rejected for the injector: crossbeam's, which lost badly against a locked queue when thieves retried.
+
+mod fifo;
+mod injector;
+mod table;
+
+pub(crate) use fifo::{Closed, Fifo, Taking};
+pub(crate) use injector::Injector;
+pub(crate) use table::DsqTable;

@@ -1,0 +1,66 @@
+//! Event counters: plain numbers in the worker, copied to its seat every few cycles.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts of events since the runtime started, summed over its workers.
+        ///
+        /// Workers publish their counts every few polls and before they park, so a reading may lag by
+        /// microseconds. Counts only grow.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Metrics {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The published counters of one worker.
+        #[derive(Debug, Default)]
+        pub(crate) struct Published {
+            $($name: AtomicU64,)*
+        }
+
+        impl Published {
+            /// For the worker that owns the seat.
+            // Ordering: Relaxed; each counter stands for itself.
+            pub(crate) fn publish(&self, counts: &Metrics) {
+                $(self.$name.store(counts.$name, Ordering::Relaxed);)*
+            }
+
+            pub(crate) fn counts(&self) -> Metrics {
+                Metrics { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+
+            pub(crate) fn add_to(&self, sum: &mut Metrics) {
+                $(sum.$name += self.$name.load(Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Polls of tasks.
+    polls,
+    /// Tasks that ended: finished, panicked or cancelled.
+    completed,
+    /// Times that a worker took tasks from another one.
+    steals,
+    /// Parks.
+    parks,
+    /// Times that a worker unparked another one.
+    unparks,
+    /// Tasks offered to a policy.
+    offered,
+    /// Calls of a policy's `dispatch`.
+    dispatches,
+    /// Times that a worker left the dispatch loop after 32 rounds with nothing to run.
+    dispatch_loops_cut,
+    /// Times that a worker went on with the task it had just polled because `dispatch` gave it nothing else.
+    kept_last,
+    /// Claims in `dispatch` of tasks that were not there to be claimed.
+    stale_claims,
+    /// Inserts redirected because the task may not run on the worker that the policy named.
+    redirected,
+    /// Times that a parked worker woke up by itself to look for forgotten work, as the sentinel.
+    sentinel_rounds,
+}

@@ -1,0 +1,155 @@
+//! The custody word: who has the runnable task?
+//!
+//! ```text
+//! 63         32 31  28 27     12 11   4 3     0
+//! |  sequence  |  0   |  index  |  tag |  state |
+//! ```
+//!
+//! ```text
+//!              wake, spawn                offered            verdict: local, global
+//!   (waiting) ------------> Ingress ---------------> Offered ------------------------> Local / Global --> Running
+//!                              ^  no policy: polled      | no verdict      claim            ^
+//!                              |                         +-----------> Held ----------------+
+//!                              |                         |               | insert           |
+//!                              |                         +-----------> Queued --------------+
+//!                              +---- sweep, abort: compare-and-swap from Held or Queued
+//! ```
+//!
+//! `tag` names the generation that has the task in `Offered`, `Held` and `Queued`; `index` is the worker or the custom
+//! DSQ. A queue entry carries the slot and the *sequence*; an entry whose sequence is not the word's is dropped when
+//! it is popped, so abort and sweep never search a queue. The sequence wraps after four thousand million moves of one
+//! task; a stale entry would have to sit in a custom DSQ all that time to be believed again.
+//!
+//! **Race.** `Held` and `Queued` are the states in which several may want the task at once: a dispatch on each
+//! worker, an abort, a sweep. All of them compare-and-swap away from the word they have read, so one wins and the
+//! others see a changed state or sequence. In all other states the token holder alone writes, with plain stores.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Who has a runnable task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Nobody: it waits, or the slot is free.
+    Free = 0,
+    /// An ingress queue, injector shard or pinned inbox.
+    Ingress = 1,
+    /// A worker that is offering it to the policy.
+    Offered = 2,
+    /// The policy, as an id in its own memory.
+    Held = 3,
+    /// The policy, in a custom DSQ.
+    Queued = 4,
+    /// A local DSQ.
+    Local = 5,
+    /// The global DSQ.
+    Global = 6,
+    /// A worker that polls it.
+    Running = 7,
+}
+
+impl State {
+    const ALL: [State; 8] = [
+        State::Free,
+        State::Ingress,
+        State::Offered,
+        State::Held,
+        State::Queued,
+        State::Local,
+        State::Global,
+        State::Running,
+    ];
+}
+
+/// A decoded custody word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner(u64);
+
+impl Owner {
+    fn new(state: State, tag: u8, index: u16, sequence: u32) -> Self {
+        Owner(
+            u64::from(sequence) << 32 | u64::from(index) << 12 | u64::from(tag) << 4 | state as u64,
+        )
+    }
+
+    #[inline]
+    pub(crate) fn state(self) -> State {
+        State::ALL[(self.0 & 7) as usize]
+    }
+
+    #[inline]
+    pub(crate) fn tag(self) -> u8 {
+        (self.0 >> 4) as u8
+    }
+
+    #[inline]
+    pub(crate) fn sequence(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether the generation with this tag has the task, in its own memory or in a custom DSQ.
+    #[inline]
+    pub(crate) fn is_kept_by(self, tag: u8) -> bool {
+        self.tag() == tag && matches!(self.state(), State::Held | State::Queued)
+    }
+}
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (state, tag, sequence) = (self.state(), self.tag(), self.sequence());
+        write!(
+            f,
+            "{state:?} tag {tag} index {} seq {sequence}",
+            (self.0 >> 12) as u16
+        )
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Custody(AtomicU64);
+
+impl Custody {
+    #[cfg(test)]
+    pub(crate) fn new() -> Self {
+        Custody(AtomicU64::new(0))
+    }
+
+    #[inline]
+    pub(crate) fn load(&self) -> Owner {
+        // Ordering: Acquire pairs with the Release in `set` and `claim`: the reader may go on to read the header.
+        Owner(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves the task to a new owner. For the token holder, in states that nobody else may leave. Returns the
+    /// sequence for the queue entry.
+    #[inline]
+    pub(crate) fn set(&self, state: State, tag: u8, index: u16) -> u32 {
+        // Ordering: Relaxed; the token holder wrote this word last, or received the token through a queue.
+        let sequence = (self.0.load(Ordering::Relaxed) >> 32) as u32;
+        let sequence = sequence.wrapping_add(1);
+        // Ordering: Release pairs with the Acquire in `load` and `claim`.
+        self.0
+            .store(Owner::new(state, tag, index, sequence).0, Ordering::Release);
+        sequence
+    }
+
+    /// Moves the task away from `seen`, which must be `Held` or `Queued`, if nobody was faster. The winner has the
+    /// token. Returns the sequence for the queue entry.
+    #[inline]
+    pub(crate) fn claim(&self, seen: Owner, state: State, tag: u8, index: u16) -> Option<u32> {
+        debug_assert!(
+            matches!(seen.state(), State::Held | State::Queued),
+            "claiming from {seen:?}"
+        );
+        let sequence = seen.sequence().wrapping_add(1);
+        let new = Owner::new(state, tag, index, sequence);
+        // Ordering: Acquire pairs with the Release in `set`: the winner may touch what the previous token holder
+        // wrote. Release pairs with the Acquire in `load`. Loom: `a_held_task_is_claimed_once`.
+        self.0
+            .compare_exchange(seen.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+            .then_some(sequence)
+    }
+}

@@ -1,0 +1,188 @@
+//! The header of a task: one cache line in the slab.
+
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
+
+use super::attributes::{self, AttributesId};
+use super::cell::CellPtr;
+use super::custody::Custody;
+use super::lifecycle::Lifecycle;
+use super::token::Token;
+
+/// What a header needs of the runtime that owns the task.
+///
+/// A `&'static dyn`: a runtime's core is never freed, because a waker on any thread may be between winning the
+/// token and pushing it when the runtime shuts down.
+pub(crate) trait Owner: Sync {
+    /// The task was waiting and is runnable now: put its token into a queue.
+    fn now_runnable(&self, token: Token);
+    /// The caller has just marked the task as aborted while somebody else has its token: make it run soon.
+    fn now_aborted(&self, header: &'static Header);
+}
+
+/// See [`task`](super) for who may touch which field when. All-zero memory is a valid header of a free slot.
+#[repr(C, align(64))]
+pub(crate) struct Header {
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) custody: Custody,
+    /// Null, or a leaked `&'static dyn Owner` (the reference itself is leaked, to have a thin pointer to it).
+    owner: AtomicPtr<&'static dyn Owner>,
+    cell: AtomicPtr<super::cell::CellHead>,
+    tag: AtomicU64,
+    /// When it became runnable, in nanoseconds of the machine's clock; coarse. For the order of a sweep.
+    runnable_at: AtomicU64,
+    attributes: AtomicU32,
+    /// The generation that was told `runnable` and not yet `quiescent`; 0 for none.
+    seen_by: AtomicU32,
+    slot: AtomicU32,
+    last_worker: AtomicU16,
+    reason: AtomicU8,
+    restricted: AtomicU8,
+}
+
+const _: () = assert!(size_of::<Header>() == 64);
+
+/// In the field `reason`: no reason to enqueue, the task is on its way to be dropped.
+const LEFT_CUSTODY: u8 = 4;
+
+// Ordering, for all fields below but `owner` and `cell`: Relaxed. They are written by the token holder and read by the
+// next one, and the token itself is passed with Release and Acquire (lifecycle, custody, or a queue's lock). Other
+// readers want a snapshot only.
+impl Header {
+    /// Fills in what does not change during the task's life. For the owner of a free slot.
+    pub(super) fn prepare(
+        &self,
+        slot: u32,
+        owner: &'static &'static dyn Owner,
+        cell: CellPtr,
+        attributes: AttributesId,
+        tag: u64,
+    ) {
+        self.slot.store(slot, Ordering::Relaxed);
+        // Ordering: Release pairs with the Acquire in `owner`, which reads through the pointer.
+        self.owner
+            .store(std::ptr::from_ref(owner).cast_mut(), Ordering::Release);
+        // Ordering: Release pairs with the Acquire in `cell`.
+        self.cell.store(cell.as_ptr(), Ordering::Release);
+        self.attributes
+            .store(attributes.to_bits(), Ordering::Relaxed);
+        self.tag.store(tag, Ordering::Relaxed);
+        self.seen_by.store(0, Ordering::Relaxed);
+        self.last_worker.store(0, Ordering::Relaxed);
+        let restricted = attributes::get(attributes).get_affinity().is_some();
+        self.restricted.store(restricted.into(), Ordering::Relaxed);
+        self.set_reason(EnqueueReason::Spawn);
+    }
+
+    pub(crate) fn owner(&self) -> Option<&'static dyn Owner> {
+        // Ordering: Acquire pairs with the Release in `prepare`.
+        let owner = self.owner.load(Ordering::Acquire);
+        // SAFETY: `as_ref` requires that the pointer is null or valid, aligned and not written to for the lifetime:
+        // it is null (zeroed slab memory) or was made in `prepare` from a `&'static &'static dyn Owner`.
+        unsafe { owner.as_ref() }.copied()
+    }
+
+    /// The cell. For the token holder: only then is it alive.
+    pub(crate) fn cell(&self) -> CellPtr {
+        // Ordering: Acquire pairs with the Release in `prepare`.
+        CellPtr::from_raw(self.cell.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// The present tenant's id. For the token holder.
+    pub(crate) fn id(&self) -> TaskId {
+        TaskId::from_parts(self.slot(), self.lifecycle.tenant().unwrap_or(0))
+    }
+
+    #[inline]
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.restricted.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn attributes(&self) -> &'static Attributes {
+        attributes::get(AttributesId::from_bits(
+            self.attributes.load(Ordering::Relaxed),
+        ))
+    }
+
+    #[inline]
+    pub(crate) fn allows(&self, worker: WorkerId) -> bool {
+        !self.is_restricted() || self.attributes().allows(worker)
+    }
+
+    #[inline]
+    pub(crate) fn last_worker(&self) -> WorkerId {
+        WorkerId::new(self.last_worker.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set_last_worker(&self, worker: WorkerId) {
+        self.last_worker
+            .store(worker.index() as u16, Ordering::Relaxed);
+    }
+
+    pub(crate) fn runnable_at(&self) -> u64 {
+        self.runnable_at.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_runnable_at(&self, now: u64) {
+        self.runnable_at.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reason(&self) -> EnqueueReason {
+        match self.reason.load(Ordering::Relaxed) {
+            0 => EnqueueReason::Spawn,
+            1 => EnqueueReason::Wake,
+            2 => EnqueueReason::StillRunnable,
+            _ => EnqueueReason::Inherited,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn set_reason(&self, reason: EnqueueReason) {
+        let bits = match reason {
+            EnqueueReason::Spawn => 0,
+            EnqueueReason::Wake => 1,
+            EnqueueReason::StillRunnable => 2,
+            _ => 3,
+        };
+        self.reason.store(bits, Ordering::Relaxed);
+    }
+
+    /// An abort has taken the task out of a policy's custody, for which the policy gets a `dequeue`.
+    pub(crate) fn note_left_custody_by_abort(&self) {
+        self.reason.store(LEFT_CUSTODY, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left_custody_by_abort(&self) -> bool {
+        self.reason.load(Ordering::Relaxed) == LEFT_CUSTODY
+    }
+
+    /// The generation that was told `runnable` and not yet `quiescent`.
+    #[inline]
+    pub(crate) fn seen_by(&self) -> u32 {
+        self.seen_by.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_seen_by(&self, generation: u32) {
+        self.seen_by.store(generation, Ordering::Relaxed);
+    }
+
+    /// What a policy is shown.
+    pub(crate) fn view(&self) -> TaskView<'static> {
+        TaskView::new(
+            self.id(),
+            self.attributes(),
+            self.last_worker(),
+            self.reason(),
+        )
+        .with_tag(self.tag.load(Ordering::Relaxed))
+    }
+}

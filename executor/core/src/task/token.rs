@@ -1,0 +1,158 @@
+//! The token: the right to a runnable task, as a value that can be moved but not copied.
+//!
+//! Exactly one exists while a task is runnable (see [`task`](super)): in somebody's hands as a [`Token`], in a queue as
+//! an [`Entry`], or, while a policy has the task, in the custody word alone, from where [`claim`] brings it back for one
+//! caller. So "polled by two workers" is a type error, except at the two places where a token is made from a word:
+//! winning the lifecycle transition, and winning the compare-and-swap in `claim`.
+//!
+//! **Invariant.** Tokens and entries are made here only. Dropping one would lose a task; nothing in core does.
+
+use std::task::Context;
+
+use polity_policy::WorkerId;
+
+use super::cell::CellPtr;
+use super::custody::{Owner, State};
+use super::entry::Entry;
+use super::header::Header;
+use super::lifecycle::{Aborted, Seen};
+
+/// See the [module](self).
+#[must_use]
+pub(crate) struct Token(&'static Header);
+
+/// Where an entry is going to lie, outside a policy's custody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resting {
+    Ingress,
+    Local(WorkerId),
+    Global,
+}
+
+impl Token {
+    /// For the winner of the lifecycle transition, and for the creator of the task.
+    pub(super) fn won(header: &'static Header) -> Self {
+        Token(header)
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &'static Header {
+        self.0
+    }
+
+    /// Puts the right into an entry for a core queue.
+    #[inline]
+    pub(crate) fn into_entry(self, resting: Resting) -> Entry {
+        let (state, index) = match resting {
+            Resting::Ingress => (State::Ingress, 0),
+            Resting::Local(worker) => (State::Local, worker.index() as u16),
+            Resting::Global => (State::Global, 0),
+        };
+        let sequence = self.0.custody.set(state, 0, index);
+        Entry::new(self.0, sequence)
+    }
+
+    /// The task is being shown to the generation with this tag.
+    #[inline]
+    pub(crate) fn note_offered(&self, tag: u8) {
+        self.0.custody.set(State::Offered, tag, 0);
+    }
+
+    /// Gives the right to the generation with this tag; [`claim`] takes it back.
+    pub(crate) fn hold(self, tag: u8) -> &'static Header {
+        self.0.custody.set(State::Held, tag, 0);
+        self.0
+    }
+
+    /// The same, with an entry for its custom DSQ `number`.
+    pub(crate) fn queue(self, tag: u8, number: u32) -> Entry {
+        let sequence = self.0.custody.set(State::Queued, tag, number as u16);
+        Entry::new(self.0, sequence)
+    }
+
+    /// A poll begins on `worker`.
+    #[inline]
+    pub(crate) fn begin_poll(&self, worker: WorkerId) -> Seen {
+        self.0.custody.set(State::Running, 0, worker.index() as u16);
+        self.0.set_last_worker(worker);
+        self.0.lifecycle.begin_poll()
+    }
+
+    /// Polls the future. `true`: it is done (or panicked); call `finish` next.
+    #[inline]
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        let id = self.0.id();
+        // SAFETY: `poll` requires the token: we are it, and `&mut` keeps others of this thread out.
+        unsafe { self.0.cell().poll(id, context) }
+    }
+
+    /// Ends a poll that did not finish the task. `Some`: it was woken meanwhile and is runnable still.
+    #[inline]
+    pub(crate) fn end_poll(self, seen: Seen) -> Option<Token> {
+        self.0.lifecycle.end_poll(seen).then_some(self)
+    }
+
+    /// Hands over the output and ends the task. Returns the slot, which is free.
+    pub(crate) fn finish(self) -> u32 {
+        let cell: CellPtr = self.0.cell();
+        let slot = self.0.slot();
+        // First, so that a woken joiner finds the task ended. Nobody gets the slot before our caller gives it away.
+        self.0.lifecycle.finish();
+        // SAFETY: `complete` requires the token, whose cell this was until a line ago and which nobody else has had;
+        // and that the output is in place, which `poll` or `cancel` has said.
+        unsafe { cell.complete() };
+        slot
+    }
+
+    /// Drops the future, tells the joiner "cancelled", and ends the task. Returns the slot, which is free.
+    pub(crate) fn cancel(self) -> u32 {
+        let id = self.0.id();
+        // SAFETY: `cancel` requires the token: we are it, and end with it.
+        unsafe { self.0.cell().cancel(id) };
+        self.finish()
+    }
+}
+
+/// Takes a task out of a policy's custody, if it is there as `seen` says and nobody is faster.
+#[inline]
+pub(crate) fn claim(header: &'static Header, seen: Owner) -> Option<Token> {
+    header
+        .custody
+        .claim(seen, State::Offered, 0, 0)
+        .map(|_| Token(header))
+}
+
+/// Marks `tenant` of the slot as aborted. `Ok`: it was waiting, and this is its token. `Err`: somebody else has the
+/// token and will see the mark, or the task is gone.
+pub(crate) fn abort(header: &'static Header, tenant: u32) -> Result<Token, Aborted> {
+    match header.lifecycle.abort(tenant) {
+        Aborted::Won => Ok(Token(header)),
+        other => Err(other),
+    }
+}
+
+impl Entry {
+    /// The right, back from a core queue.
+    #[inline]
+    pub(crate) fn redeem(self) -> Token {
+        let header = self.header();
+        debug_assert_eq!(
+            header.custody.load().sequence(),
+            self.sequence(),
+            "{self:?}: {:?}",
+            header.custody
+        );
+        Token(header)
+    }
+
+    /// The right, back from a custom DSQ of the generation with this tag; `None` if abort or sweep were faster.
+    #[inline]
+    pub(crate) fn claim(self, tag: u8) -> Option<Token> {
+        let header = self.header();
+        let seen = header.custody.load();
+        if seen.sequence() != self.sequence() || !seen.is_kept_by(tag) {
+            return None;
+        }
+        claim(header, seen)
+    }
+}

@@ -1,0 +1,158 @@
+//! The order in which a worker looks for a task.
+
+use std::sync::Arc;
+
+use crate::hosting::Generation;
+use crate::machine::Machine;
+use crate::queue::Taking;
+use crate::task::token::Token;
+use crate::worker::{Look, Worker, local};
+
+/// Polls from the LIFO slot in a row before the queue has its turn.
+pub(super) const LIFO_CAP: u8 = 3;
+/// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
+const FAIRNESS: u64 = 32;
+/// How many tasks a worker takes from a shared queue at once, at most.
+const SHARE: usize = 16;
+
+/// What a look has found.
+pub(super) enum Found {
+    Task(Token),
+    Nothing,
+    /// The policy exhausted the dispatch loop.
+    LoopCut,
+}
+
+impl From<Option<Token>> for Found {
+    fn from(token: Option<Token>) -> Self {
+        token.map_or(Found::Nothing, Found::Task)
+    }
+}
+
+impl<M: Machine> Worker<M> {
+    pub(super) fn find(&mut self, look: Look) -> Found {
+        // Taken out for the call, so that the rest of the worker stays usable.
+        match self.generation.take() {
+            None => self.find_built_in(look).into(),
+            Some(generation) => {
+                let found = self.find_by_policy(&generation, look);
+                self.generation = Some(generation);
+                found
+            }
+        }
+    }
+
+    /// Without a policy the ingress is the run queue.
+    fn find_built_in(&mut self, look: Look) -> Option<Token> {
+        if self.passes.is_multiple_of(FAIRNESS)
+            && let Some(token) = self.find_shared()
+        {
+            return Some(token);
+        }
+        if self.lifo_left > 0
+            && let Some(entry) = local::take(&self.seat.lifo)
+        {
+            self.lifo_left -= 1;
+            return Some(entry.redeem());
+        }
+        self.lifo_left = LIFO_CAP;
+        if let Some(entry) = self.local.ingress.pop() {
+            return Some(entry.redeem());
+        }
+        if let Some(entry) = local::take(&self.seat.lifo) {
+            return Some(entry.redeem());
+        }
+        self.find_shared().or_else(|| self.steal(look))
+    }
+
+    /// Inbox, injector, and what an ended policy left in DSQs.
+    fn find_shared(&mut self) -> Option<Token> {
+        let id = self.local.id;
+        if let Some(entry) = self.seat.inbox.pop_for(id) {
+            return Some(entry.redeem());
+        }
+        if let Some(entry) = self.seat.local.pop() {
+            return Some(entry.redeem());
+        }
+        if let Some(entry) = self.core.global.pop_for(id) {
+            return Some(entry.redeem());
+        }
+        if self.core.injector.is_empty() {
+            return None;
+        }
+        let mut first = None;
+        self.core.injector.take(id, SHARE, |entry| match first {
+            None => first = Some(entry),
+            Some(_) => self.local.ingress.push(entry),
+        });
+        first.map(|entry| entry.redeem())
+    }
+
+    fn find_by_policy(&mut self, generation: &Arc<Generation>, look: Look) -> Found {
+        self.offer(generation);
+        if self.passes.is_multiple_of(FAIRNESS)
+            && let Some(token) = self.take_global()
+        {
+            return self.instead_of_prev(token);
+        }
+        if let Some(token) = self.take_local().or_else(|| self.take_global()) {
+            return self.instead_of_prev(token);
+        }
+        match self.by_dispatch(generation) {
+            Found::Nothing => {}
+            found => return found,
+        }
+        if let Some(token) = self.steal(look) {
+            return Found::Task(token);
+        }
+        if self.local.ingress.is_empty() {
+            return Found::Nothing;
+        }
+        // Stolen ingress goes through the policy, never straight to a poll.
+        self.offer(generation);
+        if let Some(token) = self.take_local().or_else(|| self.take_global()) {
+            return Found::Task(token);
+        }
+        self.by_dispatch(generation)
+    }
+
+    /// Something else was found: the task polled before goes back to the ingress, to be enqueued again.
+    fn instead_of_prev(&mut self, token: Token) -> Found {
+        if let Some(prev) = local::take(&self.seat.prev) {
+            self.local.ingress.push(prev);
+        }
+        Found::Task(token)
+    }
+
+    #[inline]
+    pub(super) fn take_local(&mut self) -> Option<Token> {
+        self.seat.local.pop().map(|entry| entry.redeem())
+    }
+
+    /// One to run, and under the same lock a share to keep.
+    pub(super) fn take_global(&mut self) -> Option<Token> {
+        let waiting = self.core.global.len();
+        if waiting == 0 {
+            return None;
+        }
+        let share = waiting.div_ceil(self.core.worker_count()).min(SHARE);
+        let mut first = None;
+        let mut rest = self.local.scratch.take();
+        self.core.global.take_for(self.local.id, |entry| {
+            match first {
+                None => first = Some(entry),
+                Some(_) => rest.push(entry),
+            }
+            if rest.len() + 1 >= share {
+                Taking::Enough
+            } else {
+                Taking::More
+            }
+        });
+        if !rest.is_empty() {
+            self.seat.local.extend(rest.drain(..));
+        }
+        self.local.scratch.replace(rest);
+        first.map(|entry| entry.redeem())
+    }
+}

@@ -1,0 +1,96 @@
+//! What wakes, spawns and checks on a worker's thread need to find of that worker.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_deque as deque;
+use polity_policy::{TaskId, WorkerId};
+
+use crate::hosting::Callback;
+use crate::task::entry::Entry;
+use crate::task::slab::SlotCache;
+
+/// Where the thread is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// In core, or in the machine.
+    Between,
+    /// In a task's poll.
+    Poll,
+    /// Parked in the driver, or driving it.
+    Driver,
+    /// In a policy.
+    Callback(Callback),
+}
+
+/// The part of a worker that its thread shares with the wakes that happen on it. Lent by
+/// [`Machine::with_local`](crate::Machine::with_local).
+pub struct Local {
+    pub(crate) core: u64,
+    pub(crate) id: WorkerId,
+    pub(crate) ingress: deque::Worker<Entry>,
+    pub(crate) slots: RefCell<SlotCache>,
+    /// The clock, as it was read last.
+    pub(crate) now: Cell<u64>,
+    pub(crate) place: Cell<Place>,
+    /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
+    pub(crate) built_in: Cell<bool>,
+    pub(crate) current: Cell<Option<TaskId>>,
+    /// Entries on their way from one queue to another; empty between uses.
+    pub(crate) scratch: RefCell<Vec<Entry>>,
+}
+
+impl Local {
+    pub(super) fn new(core: u64, id: WorkerId, ingress: deque::Worker<Entry>, now: u64) -> Self {
+        Local {
+            core,
+            id,
+            ingress,
+            slots: RefCell::default(),
+            now: Cell::new(now),
+            place: Cell::new(Place::Between),
+            built_in: Cell::new(true),
+            current: Cell::new(None),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// The worker.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// The callback that the thread is in, if it is in one.
+    pub fn callback(&self) -> Option<Callback> {
+        match self.place.get() {
+            Place::Callback(callback) => Some(callback),
+            _ => None,
+        }
+    }
+
+    /// The task that is being polled on this thread.
+    pub fn current_task(&self) -> Option<TaskId> {
+        self.current.get()
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("id", &self.id)
+            .field("place", &self.place.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Empties a one-entry slot of a seat. Cheap when it is empty.
+#[inline]
+pub(super) fn take(slot: &AtomicU64) -> Option<Entry> {
+    // Ordering: Relaxed; only the seat's worker fills the slot, so it cannot miss an entry of its own.
+    if slot.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // Ordering: AcqRel; of owner and thief one gets the entry. Acquire pairs with the Release of whoever filled it.
+    Entry::from_bits(slot.swap(0, Ordering::AcqRel))
+}

@@ -1,0 +1,253 @@
+//! The cycle of a worker. A thread calls [`Worker::pass`] in a loop; a simulation calls it in an order of its own.
+//!
+//! Not a thread: `pass` does one thing (polls one task, or looks once more and answers "park") and returns. Policy
+//! code runs inside it, through `hosting/call.rs` only.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `local.rs` | what wakes on this thread need to find |
+//! | `find.rs` | the order in which a worker looks for a task |
+//! | `offer.rs` | ingress to the policy, verdicts to queues |
+//! | `dispatch.rs` | the bounded dispatch loop |
+//! | `steal.rs` | other workers' tasks; who is in one long poll |
+//! | `run.rs` | one poll, and the notifiers around it |
+//! | `watch.rs` | clock, backlog, sentinel: what happens now and then |
+
+mod dispatch;
+mod find;
+mod local;
+mod offer;
+mod run;
+mod steal;
+mod watch;
+
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+
+use polity_policy::WorkerId;
+
+pub use local::Local;
+pub(crate) use local::Place;
+
+use crate::core::{Core, Seat};
+use crate::hosting::Generation;
+use crate::hosting::batch::Notes;
+use crate::hosting::host::HostCall;
+use crate::machine::Machine;
+use crate::stats::Metrics;
+use find::Found;
+use steal::Sightings;
+use watch::{Pace, Watch};
+
+/// What the thread should do after a pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// A task was polled: pass again.
+    Ran,
+    /// Nothing to run although the policy says that it is busy: serve the driver and control, then pass again.
+    Drive,
+    /// Nothing to run: park, then call [`Worker::unparked`].
+    Park(Park),
+    /// The runtime is closing: call [`Worker::leave`].
+    Stop,
+}
+
+/// How to park.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Park {
+    /// Come back after so many nanoseconds, to look for forgotten work; `None`: only when unparked.
+    pub timeout_ns: Option<u64>,
+}
+
+/// A worker: what its thread owns. See the [module](self).
+pub struct Worker<M: Machine> {
+    core: &'static Core<M>,
+    local: Rc<Local>,
+    seat: &'static Seat,
+    /// The generation that was current at `epoch`. Holding it keeps the policy from being dropped under a call.
+    generation: Option<Arc<Generation>>,
+    epoch: u64,
+    notes: Notes,
+    stats: Metrics,
+    passes: u64,
+    pace: Pace,
+    watch: Watch,
+    sightings: Sightings,
+    /// The role of searcher is ours.
+    searcher: bool,
+    /// Polls from the LIFO slot that are left before the queue has its turn.
+    lifo_left: u8,
+    loop_cuts: dispatch::LoopCuts,
+    random: u64,
+}
+
+impl<M: Machine> Worker<M> {
+    /// Takes the seat of worker `id`.
+    ///
+    /// # Panics
+    /// If there is no such seat, or it is taken.
+    pub fn new(core: &'static Core<M>, id: WorkerId) -> Self {
+        let seat: &'static Seat = &core.seats[id.index()];
+        let ingress = seat
+            .unclaimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let ingress = ingress.unwrap_or_else(|| panic!("worker {id} is seated already"));
+        core.sit_down();
+        let now = core.machine.now();
+        Worker {
+            core,
+            local: Rc::new(Local::new(core.id, id, ingress, now)),
+            seat,
+            generation: None,
+            epoch: 0,
+            notes: Notes::default(),
+            stats: Metrics::default(),
+            passes: 0,
+            pace: Pace::new(now),
+            watch: Watch::default(),
+            sightings: Sightings::new(core.worker_count()),
+            searcher: false,
+            lifo_left: find::LIFO_CAP,
+            loop_cuts: dispatch::LoopCuts::default(),
+            random: 0x9e37_79b9_7f4a_7c15 ^ (id.index() as u64 + 1),
+        }
+    }
+
+    /// What the machine lends to wakes on this thread ([`Machine::with_local`]).
+    pub fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    /// One pass of the cycle.
+    pub fn pass(&mut self) -> Pass {
+        self.passes = self.passes.wrapping_add(1);
+        if self.pace.is_due() {
+            self.look_at_the_clock();
+        }
+        if self.refresh() == Phase::Closing {
+            return Pass::Stop;
+        }
+        match self.find(Look::First) {
+            Found::Task(token) => {
+                self.share_backlog();
+                self.run(token);
+                Pass::Ran
+            }
+            Found::LoopCut => Pass::Drive,
+            Found::Nothing => self.look_once_more(),
+        }
+    }
+
+    /// Announces the park and looks again: whoever pushes after this look sees the announcement (`idle/README.md`).
+    fn look_once_more(&mut self) -> Pass {
+        self.end_search();
+        self.core.sleepers.announce(self.local.id.index());
+        if self.refresh() == Phase::Closing {
+            self.core.sleepers.retract(self.local.id.index());
+            return Pass::Stop;
+        }
+        match self.find(Look::Last) {
+            Found::Task(token) => {
+                self.core.sleepers.retract(self.local.id.index());
+                self.run(token);
+                Pass::Ran
+            }
+            Found::LoopCut => {
+                self.core.sleepers.retract(self.local.id.index());
+                Pass::Drive
+            }
+            Found::Nothing => {
+                self.loop_cuts.forget();
+                Pass::Park(self.prepare_park())
+            }
+        }
+    }
+
+    /// Follows the current generation. The only place where the cached one changes, and never inside a callback.
+    #[inline]
+    fn refresh(&mut self) -> Phase {
+        let epoch = self.core.published.epoch();
+        if epoch == self.epoch {
+            return Phase::Open;
+        }
+        self.follow(epoch)
+    }
+
+    #[cold]
+    fn follow(&mut self, epoch: u64) -> Phase {
+        self.epoch = epoch;
+        // The old Arc goes before anything else: control waits for it to become the last one.
+        self.generation = None;
+        self.generation = self.core.published.load();
+        self.local.built_in.set(self.generation.is_none());
+        self.loop_cuts.forget();
+        self.put_aside();
+        if self.core.is_open() {
+            Phase::Open
+        } else {
+            Phase::Closing
+        }
+    }
+
+    /// Puts what lies in the LIFO slot and in `prev` back into the ingress.
+    fn put_aside(&mut self) {
+        for slot in [&self.seat.prev, &self.seat.lifo] {
+            if let Some(entry) = local::take(slot) {
+                self.local.ingress.push(entry);
+            }
+        }
+    }
+
+    /// The way through the door to `generation`.
+    fn host_call<'a>(&'a self, generation: &'a Arc<Generation>) -> HostCall<'a, M> {
+        HostCall {
+            core: self.core,
+            local: &self.local,
+            generation,
+            notes: &self.notes,
+        }
+    }
+
+    /// The thread is about to park in the driver: wakes on it must end the park.
+    pub fn enter_driver(&self) {
+        self.local.place.set(Place::Driver);
+    }
+
+    /// The thread is back from the driver.
+    pub fn leave_driver(&mut self) {
+        self.local.place.set(Place::Between);
+        self.pace.driven(self.local.now.get());
+    }
+
+    /// Leaves the seat, after [`Pass::Stop`]. The last worker to leave drops every task that is left, so the thread's
+    /// contexts must still be entered, and [`Machine::with_local`] must still find this worker's [`Local`].
+    pub fn leave(mut self) {
+        self.end_search();
+        self.generation = None;
+        self.put_aside();
+        while let Some(entry) = self.local.ingress.pop() {
+            self.core.injector.push_woken(entry);
+        }
+        self.seat.stats.publish(&self.stats);
+        if self.core.stand_up() {
+            self.core.drop_all(&self.local);
+        }
+    }
+}
+
+/// Which look for work it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Look {
+    /// Stealing needs the role of searcher.
+    First,
+    /// Announced: takes no role, since whoever pushes now may count on a searcher to look again.
+    Last,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    Closing,
+}

@@ -1,0 +1,234 @@
+//! Ingress to the policy in batches; verdicts to queues.
+
+use std::sync::Arc;
+
+use polity_policy::{DsqId, EnqueueReason, ExitKind, Position};
+
+use crate::hosting::Generation;
+use crate::hosting::batch::{BATCH, Offered};
+use crate::hosting::call::Verdict;
+use crate::machine::Machine;
+use crate::queue::Taking;
+use crate::task::entry::Entry;
+use crate::task::header::Header;
+use crate::task::token::{Resting, Token, claim};
+use crate::worker::Worker;
+
+/// Every so many passes the injector is asked also while the own ingress is not empty.
+const INJECTOR: u64 = 16;
+
+impl<M: Machine> Worker<M> {
+    /// Shows up to 32 tasks of the ingress to the policy and carries out what it says.
+    pub(super) fn offer(&mut self, generation: &Arc<Generation>) {
+        self.gather(generation);
+        if self.notes.batch.is_empty() {
+            return;
+        }
+        self.end_search();
+        self.stats.offered += self.notes.batch.len() as u64;
+        match self.host_call(generation).offer() {
+            Verdict::Stands => self.carry_out(generation),
+            Verdict::Dropped => self.take_batch_back(),
+        }
+        self.collect_notes();
+    }
+
+    fn gather(&mut self, generation: &Generation) {
+        while self.notes.batch.len() < BATCH
+            && let Some(entry) = self.local.ingress.pop()
+        {
+            self.admit(generation, entry.redeem());
+        }
+        let full = self.notes.batch.len() >= BATCH;
+        if !full && !self.seat.inbox.is_empty() {
+            let seat = self.seat;
+            let mut room = BATCH - self.notes.batch.len();
+            // Restricted tasks too are offered by any worker; only where they run is restricted.
+            seat.inbox.take_for(self.local.id, |entry| {
+                room -= 1;
+                self.admit(generation, entry.redeem());
+                if room == 0 {
+                    Taking::Enough
+                } else {
+                    Taking::More
+                }
+            });
+        }
+        let core = self.core;
+        if (self.notes.batch.is_empty() || self.passes.is_multiple_of(INJECTOR))
+            && !core.injector.is_empty()
+        {
+            let room = BATCH.saturating_sub(self.notes.batch.len());
+            core.injector.take(self.local.id, room, |entry| {
+                self.admit(generation, entry.redeem())
+            });
+        }
+    }
+
+    /// Into the batch, or past the policy if the task was aborted.
+    fn admit(&mut self, generation: &Generation, token: Token) {
+        let header = token.header();
+        if header.lifecycle.is_aborted() {
+            let worker = self.local.id;
+            return self
+                .seat
+                .local
+                .extend([token.into_entry(Resting::Local(worker))]);
+        }
+        let number = generation.number.number();
+        let newly_runnable = header.seen_by() != number;
+        if newly_runnable {
+            header.set_seen_by(number);
+            if header.reason() == EnqueueReason::StillRunnable {
+                header.set_reason(EnqueueReason::Inherited);
+            }
+        }
+        token.note_offered(generation.tag);
+        let view = header.view();
+        let selected = view.last_worker().into();
+        self.notes.batch.push(Offered {
+            token,
+            view,
+            newly_runnable,
+            selected,
+            verdict: None.into(),
+        });
+    }
+
+    /// The policy ended during the offer: nothing that it said counts.
+    fn take_batch_back(&mut self) {
+        let mut batch = std::mem::take(&mut self.notes.batch);
+        for offered in batch.drain(..) {
+            self.core.push_ingress(&self.local, offered.token);
+        }
+        self.notes.batch = batch;
+    }
+
+    fn carry_out(&mut self, generation: &Arc<Generation>) {
+        let mut batch = std::mem::take(&mut self.notes.batch);
+        // Tails of the two most frequent targets are pushed under one lock each.
+        let mut own_local = self.local.scratch.take();
+        let mut global: Vec<Entry> = Vec::new();
+        let mut shared = 0;
+        for offered in batch.drain(..) {
+            let header = offered.token.header();
+            match offered.verdict.get() {
+                None => {
+                    self.notes
+                        .kept
+                        .borrow_mut()
+                        .push(offered.token.hold(generation.tag));
+                    shared += 1;
+                }
+                Some((DsqId::Custom(number), at)) => {
+                    shared += 1;
+                    self.into_custom(generation, offered.token, number, at);
+                }
+                Some((DsqId::Global, Position::Tail)) => {
+                    shared += 1;
+                    global.push(offered.token.into_entry(Resting::Global));
+                    if header.is_restricted() {
+                        self.wake_for(header);
+                    }
+                }
+                Some((DsqId::Global, Position::Head)) => {
+                    shared += 1;
+                    self.core
+                        .push_global([offered.token.into_entry(Resting::Global)], Position::Head);
+                }
+                Some((dsq, at)) => {
+                    let worker = if let DsqId::LocalOn(worker) = dsq {
+                        worker
+                    } else {
+                        offered.selected.get()
+                    };
+                    let worker = self.host_call(generation).allowed_worker(header, worker);
+                    let entry = offered.token.into_entry(Resting::Local(worker));
+                    if worker == self.local.id && at == Position::Tail {
+                        own_local.push(entry);
+                    } else {
+                        self.core.push_local(&self.local, worker, entry, at);
+                    }
+                }
+            }
+        }
+        self.notes.batch = batch;
+        let runs_here = !own_local.is_empty() || !self.seat.local.is_empty();
+        if !own_local.is_empty() {
+            self.seat.local.extend(own_local.drain(..));
+        }
+        self.local.scratch.replace(own_local);
+        if !global.is_empty() {
+            self.core.push_global(global, Position::Tail);
+        }
+        // This worker takes one of them itself, unless it has something local to run first.
+        if shared > usize::from(!runs_here) && self.core.sleepers.any_parked() {
+            self.core.notify(self.local.id);
+        }
+        self.recheck_kept(generation);
+    }
+
+    fn into_custom(
+        &mut self,
+        generation: &Arc<Generation>,
+        token: Token,
+        number: u32,
+        at: Position,
+    ) {
+        let header = token.header();
+        let mut token = Some(token);
+        if let Some(fifo) = generation.dsqs.get(number) {
+            fifo.push_with(at, || {
+                token
+                    .take()
+                    .map(|token| token.queue(generation.tag, number))
+            });
+        }
+        let Some(token) = token else {
+            self.notes.kept.borrow_mut().push(header);
+            if header.is_restricted() {
+                self.wake_for(header);
+            }
+            return;
+        };
+        // Another worker's callback destroyed it since the verdict was checked.
+        let dsq = DsqId::Custom(number);
+        let message = format!("insert into DSQ {dsq}, which was destroyed meanwhile");
+        self.host_call(generation).end(ExitKind::Error, 0, &message);
+        self.core.push_ingress(&self.local, token);
+    }
+
+    /// A shared queue got a task that not every worker may run: one that may should look.
+    fn wake_for(&self, header: &Header) {
+        if !header.allows(self.local.id) {
+            self.core.kick(self.core.eligible_worker(header));
+        }
+    }
+
+    /// Protocol (a) of `hosting/published.rs`: what was put into the custody of a generation that is not current any
+    /// more is taken back.
+    pub(super) fn recheck_kept(&mut self, generation: &Generation) {
+        let kept = self.notes.kept.get_mut();
+        if kept.is_empty() {
+            return;
+        }
+        if self.core.published.still(self.epoch) {
+            return kept.clear();
+        }
+        for header in std::mem::take(kept) {
+            let seen = header.custody.load();
+            if seen.is_kept_by(generation.tag)
+                && self.core.owns(header)
+                && let Some(token) = claim(header, seen)
+            {
+                token.header().set_reason(EnqueueReason::Inherited);
+                self.core.push_ingress(&self.local, token);
+            }
+        }
+    }
+
+    pub(super) fn collect_notes(&mut self) {
+        self.stats.stale_claims += self.notes.stale_claims.take();
+        self.stats.redirected += self.notes.redirected.take();
+    }
+}

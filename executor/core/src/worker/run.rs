@@ -1,0 +1,159 @@
+//! One poll, and the notifiers around it.
+//!
+//! **Order of notifications.** `quiescent` must reach the policy before the `runnable` of the next wake, and as soon as
+//! `end_poll` has given the token up, that wake may come on another worker. So the policy is told *before* `end_poll`, from
+//! what is known then: if no wake has come, "waiting" and `quiescent`. Should a wake slip in between, `end_poll` leaves
+//! us the token and the task counts as freshly woken.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use polity_policy::{EnqueueReason, Stopped};
+
+use crate::hosting::Generation;
+use crate::machine::Machine;
+use crate::task::lifecycle::Seen;
+use crate::task::token::{Resting, Token};
+use crate::task::waker::waker;
+use crate::worker::{Place, Worker};
+
+impl<M: Machine> Worker<M> {
+    pub(super) fn run(&mut self, token: Token) {
+        self.end_search();
+        self.loop_cuts.forget();
+        self.stats.polls += 1;
+        let header = token.header();
+        let seen = token.begin_poll(self.local.id);
+        if seen.aborted {
+            return self.drop_aborted(token);
+        }
+        self.core.machine.before_poll(self.local.id);
+        match self.generation.take() {
+            None => self.run_built_in(token, seen),
+            // A task that this generation has not met (it came here before the load) runs untold.
+            Some(generation) if header.seen_by() != generation.number.number() => {
+                self.generation = Some(generation);
+                self.run_untold(token, seen);
+            }
+            Some(generation) => {
+                self.run_told(&generation, token, seen);
+                self.generation = Some(generation);
+            }
+        }
+    }
+
+    /// Polls; `true`: done.
+    #[inline]
+    fn poll(&mut self, token: &mut Token) -> bool {
+        let header = token.header();
+        let polls = &self.seat.polls;
+        // Ordering: Relaxed; samplers compare values, nothing else. Only this worker writes.
+        let count = polls.load(Ordering::Relaxed);
+        polls.store(count + 1, Ordering::Relaxed);
+        self.local.current.set(Some(header.id()));
+        self.local.place.set(Place::Poll);
+        let waker = waker(header);
+        let done = token.poll(&mut Context::from_waker(&waker));
+        self.local.place.set(Place::Between);
+        polls.store(count + 2, Ordering::Relaxed);
+        done
+    }
+
+    #[inline]
+    fn run_built_in(&mut self, mut token: Token, seen: Seen) {
+        if self.poll(&mut token) {
+            self.finish(token);
+        } else if let Some(token) = token.end_poll(seen) {
+            self.requeue(token);
+        }
+        self.local.current.set(None);
+    }
+
+    /// Under a policy, but past it.
+    fn run_untold(&mut self, token: Token, seen: Seen) {
+        self.run_built_in(token, seen);
+    }
+
+    fn run_told(&mut self, generation: &Arc<Generation>, mut token: Token, seen: Seen) {
+        let header = token.header();
+        let mut view = header.view();
+        self.local.current.set(Some(view.id()));
+        let told = self.host_call(generation).running(&view);
+        let done = self.poll(&mut token);
+        view = header.view();
+        let stopped = match done {
+            true => Stopped::Finished,
+            false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
+            false => Stopped::Waiting,
+        };
+        // One that ended during `running` is not told more: `call` sees that by itself.
+        let _ = told;
+        let _ = self.host_call(generation).stopping(&view, stopped);
+        if stopped != Stopped::StillRunnable {
+            header.set_seen_by(0);
+        }
+        self.local.current.set(None);
+        if done {
+            return self.finish(token);
+        }
+        let Some(token) = token.end_poll(seen) else {
+            return;
+        };
+        match stopped {
+            Stopped::StillRunnable => self.keep_as_prev(token),
+            // Woken between the notification and the end of the poll: it counts as a new wake.
+            _ => {
+                token.header().set_reason(EnqueueReason::Wake);
+                self.core.push_ingress(&self.local, token);
+            }
+        }
+    }
+
+    /// To the tail: it had its turn.
+    fn requeue(&mut self, token: Token) {
+        token.header().set_reason(EnqueueReason::StillRunnable);
+        self.core.push_ingress(&self.local, token);
+    }
+
+    /// Visible to others in the seat while the policy is asked for another one.
+    fn keep_as_prev(&mut self, token: Token) {
+        let header = token.header();
+        header.set_reason(EnqueueReason::StillRunnable);
+        header.set_runnable_at(self.local.now.get());
+        if header.is_restricted() {
+            // `prev` may be taken by any worker, so restricted tasks do not lie there.
+            return self.core.push_ingress(&self.local, token);
+        }
+        let entry = token.into_entry(Resting::Ingress);
+        // Ordering: Release pairs with the Acquire in `local::take`. The slot is empty: each pass empties it.
+        self.seat.prev.store(entry.into_bits(), Ordering::Release);
+    }
+
+    fn finish(&mut self, token: Token) {
+        self.stats.completed += 1;
+        let slot = token.finish();
+        self.local.slots.borrow_mut().give(slot);
+    }
+
+    /// The policy hears of it if it knew the task as runnable: without `running` there is no `stopping`, but `runnable`
+    /// pairs with `quiescent`.
+    fn drop_aborted(&mut self, token: Token) {
+        let header = token.header();
+        if let Some(generation) = self.generation.take() {
+            if header.seen_by() == generation.number.number() {
+                let _ = self
+                    .host_call(&generation)
+                    .cancelled(&header.view(), header.left_custody_by_abort());
+            }
+            self.generation = Some(generation);
+        }
+        self.stats.completed += 1;
+        self.local.current.set(Some(header.id()));
+        self.local.place.set(Place::Poll);
+        let slot = token.cancel();
+        self.local.place.set(Place::Between);
+        self.local.current.set(None);
+        self.local.slots.borrow_mut().give(slot);
+    }
+}

@@ -1,0 +1,232 @@
+//! How a runtime is built.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use polity_core::{Core, CoreConfig};
+use polity_policy::{BoxPolicy, Policy};
+
+use crate::control::{Control, Exits};
+use crate::driver::Driver;
+use crate::error::BuildError;
+use crate::handle::{Handle, Shared};
+use crate::machine::RealMachine;
+use crate::pin::{self, Pin};
+use crate::report::{self, Report};
+use crate::runtime::Runtime;
+use crate::signals::{self, Signals, Subscribed, Sysrq};
+use crate::sys::affinity;
+use crate::threads::{self, Hooks};
+
+/// Configures a [`Runtime`]. The names are tokio's where tokio has them.
+///
+/// ```
+/// let runtime = polity::Builder::new().worker_threads(2).thread_name("svc").build()?;
+/// assert_eq!(runtime.worker_count(), 2);
+/// # Ok::<(), polity::BuildError>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct Builder {
+    worker_threads: Option<usize>,
+    thread_name: String,
+    thread_stack_size: Option<usize>,
+    max_blocking_threads: Option<usize>,
+    hooks: Hooks,
+    pin: Pin,
+    policy: Option<BoxPolicy>,
+    watchdog: Duration,
+    signals: Signals,
+}
+
+impl Builder {
+    /// A worker per core, pinned; no policy; SIGQUIT ejects.
+    pub fn new() -> Self {
+        Builder {
+            worker_threads: None,
+            thread_name: "polity-worker".to_owned(),
+            thread_stack_size: None,
+            max_blocking_threads: None,
+            hooks: Hooks::default(),
+            pin: Pin::Auto,
+            policy: None,
+            watchdog: Duration::from_secs(5),
+            signals: Signals::On,
+        }
+    }
+
+    /// The number of workers, 1 to 1024. Default: `POLITY_WORKERS`, else `TOKIO_WORKER_THREADS`, else the cores that
+    /// the affinity mask and the cgroup's quota allow.
+    pub fn worker_threads(mut self, workers: usize) -> Self {
+        self.worker_threads = Some(workers);
+        self
+    }
+
+    /// The name of the worker threads.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.thread_name = name.into();
+        self
+    }
+
+    /// The stack size of the worker threads, in bytes. Default: that of `std`.
+    pub fn thread_stack_size(mut self, bytes: usize) -> Self {
+        self.thread_stack_size = Some(bytes);
+        self
+    }
+
+    /// The most threads that [`spawn_blocking`](crate::spawn_blocking) uses. Default: tokio's, 512.
+    pub fn max_blocking_threads(mut self, threads: usize) -> Self {
+        self.max_blocking_threads = Some(threads);
+        self
+    }
+
+    /// Runs on each worker thread before its first task.
+    pub fn on_thread_start(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.start = Some(Arc::new(hook));
+        self
+    }
+
+    /// Runs on each worker thread after its last task.
+    pub fn on_thread_stop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.hooks.stop = Some(Arc::new(hook));
+        self
+    }
+
+    /// Whether workers stay on one core each.
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// The policy to start with. Without one, the built-in FIFO runs until [`Handle::load`].
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.policy = Some(BoxPolicy::new(policy));
+        self
+    }
+
+    /// The stall timeout, 10 ms to 30 s, default 5 s: a policy whose `dispatch` keeps a worker busy for so long without
+    /// giving it anything to run is ejected.
+    pub fn watchdog(mut self, timeout: Duration) -> Self {
+        self.watchdog = timeout;
+        self
+    }
+
+    /// Whether SIGQUIT ejects the policy of this runtime.
+    pub fn signals(mut self, signals: Signals) -> Self {
+        self.signals = signals;
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// If an argument or environment variable makes no sense, the system refuses a thread, or the policy is not loaded.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        let workers = match self.worker_threads {
+            Some(workers) => workers,
+            None => self.default_workers()?,
+        };
+        if !(1..=1024).contains(&workers) {
+            return Err(BuildError::Invalid(format!(
+                "worker_threads is {workers}, but must be from 1 to 1024"
+            )));
+        }
+        if !(Duration::from_millis(10)..=Duration::from_secs(30)).contains(&self.watchdog) {
+            let watchdog = self.watchdog;
+            return Err(BuildError::Invalid(format!(
+                "watchdog is {watchdog:?}, but must be from 10 ms to 30 s"
+            )));
+        }
+        let signals = self.signals.resolve().map_err(BuildError::Invalid)?;
+        // Before any thread of ours exists, so that none of them has a worker's mask.
+        affinity::remember();
+        report::start();
+        let placement = pin::plan(&self.pin, workers)
+            .map_err(|error| BuildError::Invalid(error.to_string()))?;
+        if let Some(why) = placement.why_unpinned() {
+            report::send(Report::Warn(format!("workers are not pinned: {why}")));
+        }
+        let blocking_name = format!("{}-blocking", self.thread_name);
+        let driver = Driver::new(self.max_blocking_threads, &blocking_name)
+            .map_err(io_error("starting the I/O and timer driver"))?;
+
+        let (control, requests) = channel();
+        let mut config = CoreConfig::new(workers);
+        config.stall_after_ns = self.watchdog.as_nanos() as u64;
+        let core = Core::new(RealMachine::new(workers, driver, control.clone()), config);
+        let exits = Arc::new(Exits::default());
+        let shared = Arc::new(Shared {
+            core,
+            control: control.clone(),
+            exits: Arc::clone(&exits),
+        });
+        let control = Control::new(core, requests, control, exits);
+        let control = thread::Builder::new()
+            .name("polity-control".to_owned())
+            .spawn(move || control.run())
+            .map_err(io_error("starting the control thread"))?;
+
+        let handle = Handle::new(Arc::clone(&shared));
+        let threads = threads::Config {
+            name: self.thread_name,
+            stack_size: self.thread_stack_size,
+            hooks: self.hooks,
+            placement,
+        };
+        // From here on, dropping the runtime takes back whatever was started.
+        let mut runtime = Runtime::new_without_workers(handle, shared, control);
+        runtime
+            .start_workers(threads)
+            .map_err(io_error("starting a worker thread"))?;
+        if signals == Signals::On {
+            runtime.subscribe();
+        }
+        if let Some(policy) = self.policy {
+            runtime.load(policy).map_err(BuildError::Load)?;
+        }
+        Ok(runtime)
+    }
+
+    fn default_workers(&self) -> Result<usize, BuildError> {
+        match &self.pin {
+            Pin::Cores(cores) if !cores.is_empty() => Ok(cores.len()),
+            _ => pin::default_workers().map_err(BuildError::Invalid),
+        }
+    }
+}
+
+fn io_error(doing: &'static str) -> impl Fn(io::Error) -> BuildError {
+    move |error| BuildError::Io { doing, error }
+}
+
+/// Registers for SIGQUIT, once per process.
+pub(crate) fn subscribe(shared: &Arc<Shared>) {
+    let weak: Weak<dyn Sysrq> = Arc::<Shared>::downgrade(shared);
+    match signals::subscribe(weak) {
+        Subscribed::Registered | Subscribed::AlreadyHandledByProcess => {}
+        Subscribed::Failed(error) => {
+            report::send(Report::Warn(format!(
+                "SIGQUIT will not eject policies: {error}"
+            )));
+        }
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder::new()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("worker_threads", &self.worker_threads)
+            .field("thread_name", &self.thread_name)
+            .field("pin", &self.pin)
+            .finish_non_exhaustive()
+    }
+}

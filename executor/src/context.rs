@@ -1,0 +1,83 @@
+//! Which runtime does this thread belong to: what [`Handle::current`] and [`spawn`](crate::spawn()) find.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::marker::PhantomData;
+
+use polity_core::Core;
+
+use crate::handle::Handle;
+use crate::machine::RealMachine;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
+    /// The core of `CURRENT`: what a spawn needs, without a borrow or a count.
+    static CORE: Cell<Option<&'static Core<RealMachine>>> = const { Cell::new(None) };
+    /// This thread runs `init`, `exit` or the drop of a policy.
+    static IN_POLICY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, [`Handle::current`] on this thread is the handle that was entered. From
+/// [`Runtime::enter`](crate::Runtime::enter).
+///
+/// # Panics
+/// When several guards of one thread are not dropped in the opposite order of their making, as in tokio.
+#[must_use = "the context ends when the guard is dropped"]
+pub struct EnterGuard<'a> {
+    // Dropped first: tokio's own rule on order.
+    _tokio: tokio::runtime::EnterGuard<'a>,
+    before: Option<Handle>,
+    // Must be dropped on the thread that made it.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for EnterGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnterGuard").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
+    let before = set(Some(handle.clone()));
+    EnterGuard {
+        _tokio: handle.core().machine().driver.handle().enter(),
+        before,
+        _not_send: PhantomData,
+    }
+}
+
+fn set(handle: Option<Handle>) -> Option<Handle> {
+    CORE.set(handle.as_ref().map(Handle::core));
+    CURRENT.replace(handle)
+}
+
+impl Drop for EnterGuard<'_> {
+    fn drop(&mut self) {
+        set(self.before.take());
+    }
+}
+
+pub(crate) fn current() -> Option<Handle> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+#[inline]
+pub(crate) fn core() -> Option<&'static Core<RealMachine>> {
+    CORE.get()
+}
+
+/// Runs policy code on a disposable thread.
+pub(crate) fn in_policy<R>(body: impl FnOnce() -> R) -> R {
+    IN_POLICY.set(true);
+    let result = body();
+    IN_POLICY.set(false);
+    result
+}
+
+/// Whether this thread is inside a policy's callback.
+pub(crate) fn is_in_policy() -> bool {
+    IN_POLICY.get()
+        || crate::sys::tls::with_local(|local| {
+            local.is_some_and(|local| local.callback().is_some())
+        })
+}

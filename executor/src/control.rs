@@ -1,0 +1,297 @@
+//! Control: one serial thread for each runtime that loads, sweeps and retires policies.
+//!
+//! Not a worker, and never inside a policy: `init`, `exit` and the drop of a policy run on a disposable thread each,
+//! `init` with a deadline. Nothing here takes a lock that a policy or a subscriber of `tracing` may hold.
+//!
+//! | state | what control does |
+//! |---|---|
+//! | a load is asked for | starts `init` on a thread; later ones wait their turn |
+//! | `init` answered | publishes; the previous policy is retired |
+//! | `init` missed its deadline, or sysrq came | answers the caller; what `init` says later is dropped |
+//! | a generation is retired | sweeps what it held; when no worker can be inside it any more, `exit` on a thread |
+//!
+//! **Invariant.** An ejection does not wait for control: whoever finds the fault withdraws the policy. Control only cleans
+//! up.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use polity_core::{Core, LoadRefused, PendingLoad, Retired};
+use polity_policy::{ExitInfo, Generation};
+
+use crate::context;
+use crate::error::LoadError;
+use crate::machine::{RealMachine, now};
+use crate::report::{self, Report};
+
+/// How long `init` may take.
+pub(crate) const INIT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often control looks whether workers have left a retired policy.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Exit infos that are kept.
+const KEPT_EXITS: usize = 64;
+
+/// What control is asked for.
+pub(crate) enum Request {
+    Load(Load),
+    /// From a disposable thread: the result of `init`.
+    InitDone {
+        load: u64,
+        result: Result<PendingLoad<RealMachine>, LoadRefused>,
+    },
+    /// A policy was withdrawn: sweep and retire it.
+    PolicyEnded,
+    /// Sysrq: a load that has not been published must not be.
+    CancelLoads,
+    Shutdown,
+}
+
+/// A load, and who waits for it.
+pub(crate) struct Load {
+    pub(crate) pending: PendingLoad<RealMachine>,
+    pub(crate) reply: SyncSender<Result<Generation, LoadError>>,
+}
+
+/// The exit infos of past generations; written by control, read by anybody.
+#[derive(Default)]
+pub(crate) struct Exits {
+    kept: Mutex<VecDeque<Arc<ExitInfo>>>,
+    added: Condvar,
+}
+
+impl Exits {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<ExitInfo>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, info: Arc<ExitInfo>) {
+        let mut kept = self.lock();
+        if kept.len() == KEPT_EXITS {
+            kept.pop_front();
+        }
+        kept.push_back(info);
+        self.added.notify_all();
+    }
+
+    pub(crate) fn get(&self, generation: Generation) -> Option<Arc<ExitInfo>> {
+        find(&self.lock(), generation)
+    }
+
+    pub(crate) fn wait(&self, generation: Generation, timeout: Duration) -> Option<Arc<ExitInfo>> {
+        let missing = |kept: &mut VecDeque<_>| find(kept, generation).is_none();
+        let waited = self.added.wait_timeout_while(self.lock(), timeout, missing);
+        let (kept, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        find(&kept, generation)
+    }
+}
+
+fn find(kept: &VecDeque<Arc<ExitInfo>>, generation: Generation) -> Option<Arc<ExitInfo>> {
+    kept.iter()
+        .find(|info| info.generation == generation)
+        .cloned()
+}
+
+/// The load whose `init` runs.
+struct Loading {
+    number: u64,
+    name: String,
+    deadline: Instant,
+    reply: SyncSender<Result<Generation, LoadError>>,
+}
+
+pub(crate) struct Control {
+    core: &'static Core<RealMachine>,
+    requests: Receiver<Request>,
+    /// For the answers of disposable threads.
+    to_self: Sender<Request>,
+    exits: Arc<Exits>,
+    loading: Option<Loading>,
+    waiting: VecDeque<Load>,
+    retiring: Vec<Retired<RealMachine>>,
+    loads: u64,
+}
+
+impl Control {
+    pub(crate) fn new(
+        core: &'static Core<RealMachine>,
+        requests: Receiver<Request>,
+        to_self: Sender<Request>,
+        exits: Arc<Exits>,
+    ) -> Self {
+        Control {
+            core,
+            requests,
+            to_self,
+            exits,
+            loading: None,
+            waiting: VecDeque::new(),
+            retiring: Vec::new(),
+            loads: 0,
+        }
+    }
+
+    /// The thread's main function.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.next_request() {
+                Some(Request::Load(load)) => self.waiting.push_back(load),
+                Some(Request::InitDone { load, result }) => self.init_done(load, result),
+                Some(Request::CancelLoads) => self.cancel_loads(),
+                Some(Request::Shutdown) => break,
+                Some(Request::PolicyEnded) | None => {}
+            }
+            self.check_deadline();
+            self.start_next_load();
+            self.collect_retired();
+            self.finish_quiet();
+        }
+        self.cancel_loads();
+        self.collect_retired();
+        // All workers are gone: nobody is inside.
+        self.finish_quiet();
+    }
+
+    /// Waits for a request; not longer than to the next look at what is pending.
+    fn next_request(&self) -> Option<Request> {
+        let wait = if !self.retiring.is_empty() {
+            LOOK_EVERY
+        } else if let Some(loading) = &self.loading {
+            loading.deadline.saturating_duration_since(now())
+        } else {
+            // Nothing is pending: no wake-ups.
+            return Some(self.requests.recv().unwrap_or(Request::Shutdown));
+        };
+        match self.requests.recv_timeout(wait) {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Request::Shutdown),
+        }
+    }
+
+    fn start_next_load(&mut self) {
+        if self.loading.is_some() {
+            return;
+        }
+        let Some(Load { pending, reply }) = self.waiting.pop_front() else {
+            return;
+        };
+        self.loads += 1;
+        let number = self.loads;
+        let name = pending.name().to_owned();
+        let answer = self.to_self.clone();
+        let started = disposable("polity-init", move || {
+            let result = pending.init();
+            // A refused policy is dropped here, on the thread that may be lost.
+            let result = result.map(|()| pending);
+            let _ = answer.send(Request::InitDone {
+                load: number,
+                result,
+            });
+        });
+        match started {
+            Ok(()) => {
+                self.loading = Some(Loading {
+                    number,
+                    name,
+                    deadline: now() + INIT_DEADLINE,
+                    reply,
+                });
+            }
+            Err(error) => drop(reply.try_send(Err(LoadError::NoThread(error.to_string())))),
+        }
+    }
+
+    fn init_done(&mut self, number: u64, result: Result<PendingLoad<RealMachine>, LoadRefused>) {
+        let Some(loading) = self.loading.take_if(|loading| loading.number == number) else {
+            // Too late: the caller has been told. The policy's drop is foreign code.
+            let _ = disposable("polity-exit", move || drop(result));
+            return;
+        };
+        let reply = match result {
+            Err(refused) => Err(LoadError::from(refused)),
+            Ok(pending) => {
+                let before = self
+                    .core
+                    .current_policy()
+                    .map(|policy| policy.name().to_owned());
+                let loaded = self.core.publish(pending);
+                self.core.kick_all();
+                report::send(Report::Loaded {
+                    policy: loading.name,
+                    generation: loaded.generation(),
+                    swapped_from: before,
+                });
+                Ok(loaded.generation())
+            }
+        };
+        let _ = loading.reply.try_send(reply);
+    }
+
+    fn check_deadline(&mut self) {
+        if let Some(late) = self.loading.take_if(|loading| loading.deadline <= now()) {
+            let _ = late.reply.try_send(Err(LoadError::InitTimedOut {
+                after: INIT_DEADLINE,
+            }));
+        }
+    }
+
+    fn cancel_loads(&mut self) {
+        let replies = self.loading.take().map(|loading| loading.reply);
+        let waiting: Vec<Load> = self.waiting.drain(..).collect();
+        for reply in replies
+            .into_iter()
+            .chain(waiting.iter().map(|load| load.reply.clone()))
+        {
+            let _ = reply.try_send(Err(LoadError::Cancelled));
+        }
+        if !waiting.is_empty() {
+            let _ = disposable("polity-exit", move || drop(waiting));
+        }
+    }
+
+    /// Sweeps the generations that have just been withdrawn.
+    fn collect_retired(&mut self) {
+        let retired = self.core.take_retired();
+        if retired.is_empty() {
+            return;
+        }
+        for retired in retired {
+            retired.sweep();
+            if let Some(info) = retired.exit_info() {
+                report::send(Report::Ended(Arc::clone(&info)));
+                self.exits.add(info);
+            }
+            self.retiring.push(retired);
+        }
+        // Parked workers keep the old generation cached until they pass through their cycle.
+        self.core.kick_all();
+    }
+
+    /// `exit` and drop for those that no worker can be inside of any more.
+    fn finish_quiet(&mut self) {
+        for retired in self.retiring.extract_if(.., |retired| retired.is_quiet()) {
+            let name = retired.name().to_owned();
+            let started = disposable("polity-exit", move || {
+                if let Some(message) = retired.finish() {
+                    report::send(Report::Warn(format!(
+                        "policy {name:?} panicked in exit or drop: {message}"
+                    )));
+                }
+            });
+            if let Err(error) = started {
+                report::send(Report::Warn(format!(
+                    "no thread for the exit of a policy: {error}"
+                )));
+            }
+        }
+    }
+}
+
+/// Runs foreign code on a thread that may be lost.
+fn disposable(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder.spawn(move || context::in_policy(body)).map(drop)
+}

@@ -1,0 +1,741 @@
+//! A driver slot: one `current_thread` tokio runtime that gives us sockets and timers, and nothing else.
+//!
+//! Not a scheduler: polity's tasks are polled outside of it. What libraries start with `tokio::spawn` does run here,
+//! outside the policy (*foreign tasks*); it is counted and served, and that is all.
+//!
+//! Workers call it, holding no lock, on threads that have [`Driver::handle`] entered and are not inside a `block_on`
+//! (tokio panics there; the slot survives that). Whoever takes the [`Seat`] drives; the others do not wait for it.
+//! Wakers of tasks run inside [`Seat::drive`] and [`Seat::park`], on the thread that is seated. They must not panic:
+//! a panic that leaves tokio's event loop takes its driver along, and the slot is lost (tokio: "driver missing").
+//!
+//! Invariant: a thread in [`Seat::park`] leaves it after every [`Driver::interrupt`] that was aimed at it, and after
+//! the driver turn in which [`Driver::interrupt_local`] was called. It may also leave for nothing; then it parks again.
+//!
+//! Rejected: followers that wait inside tokio's `block_on` (each hand-over of the driver costs a futex). A `Notify` or
+//! `AtomicWaker` per park: the waker of `block_on` is the same one for the life of a runtime, so [`Driver::new`] takes
+//! it once, and tests that it works. A hook on tokio's unpark: ends parks in which nothing of ours was woken. A timerfd
+//! as alarm: needs `unsafe`; a `Sleep` that is kept costs a compare-and-swap when its deadline moves back.
+//!
+//! # Protocol: park and interrupt
+//!
+//! `worker` is the state word of the worker, owned by the caller; `signal` is ours. Worker:
+//!
+//! * **Sit**: `try_seat` succeeds. If not, park elsewhere, never having announced.
+//! * **Announce**: `worker`: EMPTY → PARKED_DRIVER by compare-and-swap, release. If it fails (NOTIFIED), give the seat
+//!   up. Then look at the queues once more, as before every park.
+//! * **Doze**: `park` is polled for the first time: `signal |= ASLEEP`. If INTERRUPTED was there, it ends at once.
+//! * **Leave**: `signal = 0`, then the seat is given up, then `worker` is swapped to EMPTY.
+//!
+//! Whoever unparks it: **Notify**: `worker` is swapped to NOTIFIED; if PARKED_DRIVER was there, **Interrupt**:
+//! `signal |= INTERRUPTED`, and if ASLEEP was there, **Ring**: wake the future that tokio blocks on.
+//!
+//! Doze and Interrupt write one word, so one of them is first. Doze first: Interrupt sees ASLEEP and rings, after tokio
+//! has reset its own flag for the poll that is Doze; so the ring is not swallowed and the future is polled again.
+//! Interrupt first: Doze sees INTERRUPTED. There is no third case, and no ring without a sleeper (an `eventfd` write).
+//!
+//! The race that makes Sit come before Announce: A leaves and stores `signal = 0` while B, not yet seated, is already
+//! PARKED_DRIVER and being interrupted. The store would swallow what was meant for B, and B would doze. With the order
+//! above, A's Leave happens before B's Sit, B's Announce, and so before any Interrupt that is meant for B.
+//! An Interrupt that comes late (its worker left for another reason) ends the next park for nothing. That is allowed.
+
+mod budget;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::{Instant, Sleep};
+
+pub(crate) use budget::Budget;
+
+use crate::sys::affinity;
+
+/// Bit of [`Driver::signal`]: the seated thread's park has been polled; only a ring can end it now.
+const ASLEEP: u8 = 1;
+/// Bit of [`Driver::signal`]: the park that sees this, now or next, ends.
+const INTERRUPTED: u8 = 2;
+
+/// One driver slot, shared by the workers.
+pub(crate) struct Driver {
+    /// The slot, and the try-lock for it; empty after [`Driver::shutdown`]. Nobody ever blocks on this lock.
+    slot: Mutex<Option<Slot>>,
+    /// What wakes the future that the runtime blocks on, whichever thread that is on.
+    bell: Waker,
+    /// The handle of the runtime; outlives it.
+    handle: Handle,
+    /// `ASLEEP` and `INTERRUPTED`; see the protocol.
+    signal: AtomicU8,
+    /// A task was woken on the seated thread during its park. Only that thread reads or writes it.
+    woken_here: AtomicBool,
+}
+
+/// What the seat protects.
+struct Slot {
+    /// Ends timed parks. Pinned once and refilled in place, so that no park allocates; `None` when not in use.
+    alarm: Pin<Box<Option<Sleep>>>,
+    /// The event loop, the timers, the pool for blocking calls.
+    runtime: Runtime,
+}
+
+/// Why a park ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// [`Driver::interrupt`] was called, perhaps for a worker that has left since.
+    Interrupted,
+    /// [`Driver::interrupt_local`] was called: an event woke tasks on this thread.
+    Woken,
+    /// The timeout passed.
+    TimedOut,
+}
+
+impl Driver {
+    /// Starts a slot. Must not be called inside a `block_on`.
+    ///
+    /// `max_blocking_threads` bounds the pool behind tokio's `spawn_blocking`, which starts threads when it needs them
+    /// and names them `blocking_thread_name`; tokio's own limit, 512, if `None`. Zero is an error.
+    pub(crate) fn new(
+        max_blocking_threads: Option<usize>,
+        blocking_thread_name: &str,
+    ) -> io::Result<Driver> {
+        let mut builder = Builder::new_current_thread();
+        // Pool threads are started by whichever worker asks, and must not stay on that worker's core.
+        builder
+            .enable_all()
+            .thread_name(blocking_thread_name)
+            .on_thread_start(affinity::restore);
+        match max_blocking_threads {
+            Some(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the driver needs at least one thread for blocking calls",
+                ));
+            }
+            Some(max) => drop(builder.max_blocking_threads(max)),
+            None => {}
+        }
+        let runtime = builder.build()?;
+        let bell = runtime.block_on(poll_fn(|cx| Poll::Ready(cx.waker().clone())));
+        if !rings(&bell, &runtime) {
+            return Err(io::Error::other(
+                "this version of tokio makes a new waker for each block_on; polity cannot park in its driver",
+            ));
+        }
+        Ok(Driver {
+            bell,
+            handle: runtime.handle().clone(),
+            slot: Mutex::new(Some(Slot {
+                alarm: Box::pin(None),
+                runtime,
+            })),
+            signal: AtomicU8::new(0),
+            woken_here: AtomicBool::new(false),
+        })
+    }
+
+    /// The tokio handle that workers keep entered for their thread's life, so that sockets and timers find this slot.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// One zero-timeout round, if nobody is seated: about 60 foreign tasks, ready sockets, due timers.
+    /// `true`: we drove. `false`: somebody else drives, or the slot is shut down.
+    pub(crate) fn drive(&self) -> bool {
+        match self.try_seat() {
+            Some(mut seat) => {
+                seat.drive();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The right to drive, if nobody has it. `None`: somebody has, or the slot is shut down; park elsewhere.
+    ///
+    /// A worker that wants to park here announces that only *after* it is seated; the module's docs say why.
+    pub(crate) fn try_seat(&self) -> Option<Seat<'_>> {
+        let slot = match self.slot.try_lock() {
+            Ok(slot) => slot,
+            // Somebody's waker panicked on the way through. The mutex is only a try-lock to us; if the slot is really
+            // broken, tokio says so on its next turn.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        slot.is_some().then_some(Seat { driver: self, slot })
+    }
+
+    /// Ends the park of the worker that is seated, from any thread; if none is parked, the next park ends at once.
+    ///
+    /// Costs one RMW, and an `eventfd` write only if the seated worker is asleep. Calls do not add up.
+    pub(crate) fn interrupt(&self) {
+        // Ordering: Release pairs with the Acquire of both accesses in `Doze::poll`; what we did before is visible to
+        // the worker that leaves. Acquire pairs with the Release of `ASLEEP` in the same place: our ring comes after
+        // tokio's reset of its own flag, so that it is not taken for the one that led to that poll.
+        let before = self.signal.fetch_or(INTERRUPTED, AcqRel);
+        // Also if somebody interrupted before us: he may have been preempted between this word and his ring.
+        if before & ASLEEP != 0 {
+            self.bell.wake_by_ref();
+        }
+    }
+
+    /// Ends the park of *this* thread after the driver turn that it is in. Called by wakers that run inside
+    /// [`Seat::park`], and only there: a call from another thread may be lost, or cost a later wake its effect.
+    ///
+    /// The first call of a park is one RMW inside tokio and no system call, the following ones are a load.
+    pub(crate) fn interrupt_local(&self) {
+        // Ordering: Relaxed, its partners are on this thread; the seat's lock hands the word to the next.
+        if !self.woken_here.load(Relaxed) {
+            self.woken_here.store(true, Relaxed);
+            // An event alone does not make `block_on` poll its future again. On the thread that drives, this wake sets
+            // a flag and writes no `eventfd`.
+            self.bell.wake_by_ref();
+        }
+    }
+
+    /// How many tasks live on tokio's side, started by libraries through `tokio::spawn`. Not for a hot path.
+    pub(crate) fn foreign_tasks(&self) -> usize {
+        self.handle.metrics().num_alive_tasks()
+    }
+
+    /// Drops foreign tasks, sockets' registrations and timers, and gives blocking calls up to `timeout` to end (none if
+    /// `None`). From then on nobody gets the seat. `false`: somebody is seated, nothing was done; join the workers first,
+    /// or leave it to `drop`, which is a shutdown without timeout.
+    ///
+    /// Inside any tokio context (a task, a `block_on`, an entered handle) it never waits: blocking is not allowed there.
+    pub(crate) fn shutdown(&self, timeout: Option<Duration>) -> bool {
+        let slot = match self.slot.try_lock() {
+            Ok(mut slot) => slot.take(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if let Some(slot) = slot {
+            slot.shutdown(timeout);
+        }
+        true
+    }
+}
+
+impl Drop for Driver {
+    /// The last owner may be dropped by a task, where dropping a tokio runtime would panic.
+    fn drop(&mut self) {
+        let slot = self.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slot.take() {
+            slot.shutdown(None);
+        }
+    }
+}
+
+impl Slot {
+    /// See [`Driver::shutdown`].
+    fn shutdown(self, timeout: Option<Duration>) {
+        drop(self.alarm);
+        match timeout {
+            // tokio panics if it has to wait in an async context, and offers no question that is narrower than this.
+            Some(timeout) if Handle::try_current().is_err() => {
+                self.runtime.shutdown_timeout(timeout);
+            }
+            _ => self.runtime.shutdown_background(),
+        }
+    }
+}
+
+/// The right to drive a slot, until dropped.
+pub(crate) struct Seat<'a> {
+    driver: &'a Driver,
+    slot: MutexGuard<'a, Option<Slot>>,
+}
+
+impl Seat<'_> {
+    /// One zero-timeout round; see [`Driver::drive`].
+    pub(crate) fn drive(&mut self) {
+        let (_, runtime) = self.parts();
+        let mut driven = false;
+        // A future that is woken while it is polled makes `block_on` ask the driver once, without waiting.
+        runtime.block_on(poll_fn(|cx| {
+            if driven {
+                return Poll::Ready(());
+            }
+            driven = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+    }
+
+    /// Blocks in the driver until interrupted, or until `timeout` passed (`None`: no limit). Foreign tasks, sockets and
+    /// timers are served meanwhile; if it ends at once, they may not be. tokio's timers round up to a millisecond, and
+    /// up to 61 polls of runnable foreign tasks come before an interrupt is looked at.
+    pub(crate) fn park(&mut self, timeout: Option<Duration>) -> Parked {
+        let driver = self.driver;
+        let (mut alarm, runtime) = self.parts();
+        // A deadline beyond the end of the clock is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if deadline.is_none() && alarm.is_some() {
+            // The alarm of an earlier park must not ring in this one.
+            alarm.set(None);
+        }
+        driver.woken_here.store(false, Relaxed);
+        let _leave = Leave(&driver.signal);
+        runtime.block_on(Doze {
+            driver,
+            alarm,
+            deadline,
+            polled: false,
+        })
+    }
+
+    /// What the seat gives access to.
+    fn parts(&mut self) -> (Pin<&mut Option<Sleep>>, &Runtime) {
+        let slot = self.slot.as_mut();
+        let slot = slot.expect("a seat is given out only while its slot lives");
+        (slot.alarm.as_mut(), &slot.runtime)
+    }
+}
+
+/// The event Leave, on every way out of a park, unwinding included.
+struct Leave<'a>(&'a AtomicU8);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        // Ordering: Relaxed. An interrupt that is overwritten here was meant for this park, which ends anyway; its
+        // message travels in the worker's state word. One that is meant for the next park comes after that worker's
+        // Announce, and so after the release of the seat that follows this store.
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// The future of [`Seat::park`]. tokio polls it once on entry, and then only after a ring, an alarm, or for nothing.
+struct Doze<'a> {
+    driver: &'a Driver,
+    alarm: Pin<&'a mut Option<Sleep>>,
+    deadline: Option<Instant>,
+    polled: bool,
+}
+
+impl Future for Doze<'_> {
+    type Output = Parked;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Parked> {
+        let first = !self.polled;
+        self.polled = true;
+        // Ordering: Acquire pairs with the Release in `Driver::interrupt`, for what the interrupter did before. Release
+        // of the first pairs with its Acquire: who sees ASLEEP rings after the reset that tokio did before this poll.
+        // The second need not be a RMW: the ring that led to it was given after the bit was set, and a ring that is
+        // still to come leads to another poll.
+        let signal = if first {
+            self.driver.signal.fetch_or(ASLEEP, AcqRel)
+        } else {
+            self.driver.signal.load(Acquire)
+        };
+        if signal & INTERRUPTED != 0 {
+            return Poll::Ready(Parked::Interrupted);
+        }
+        // Ordering: Relaxed, same thread; see `Driver::interrupt_local`.
+        if self.driver.woken_here.load(Relaxed) {
+            return Poll::Ready(Parked::Woken);
+        }
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        if first {
+            // A new or earlier alarm makes tokio write the eventfd, even from here: one empty turn. Moving the alarm of
+            // an earlier park back is free of that, which is why it is kept.
+            match self.alarm.as_mut().as_pin_mut() {
+                Some(alarm) => alarm.reset(deadline),
+                None => self.alarm.set(Some(tokio::time::sleep_until(deadline))),
+            }
+        }
+        match self.alarm.as_mut().as_pin_mut() {
+            Some(alarm) => alarm.poll(cx).map(|()| Parked::TimedOut),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Whether `bell`, taken in an earlier `block_on`, wakes the future of a new one. It does as long as tokio makes that
+/// waker from the runtime and not from the call; that is no promise of tokio's, so it is looked at.
+fn rings(bell: &Waker, runtime: &Runtime) -> bool {
+    runtime.block_on(async {
+        // Only if it does not ring is this waited for.
+        let mut patience = pin!(tokio::time::sleep(Duration::from_millis(200)));
+        let mut rung = false;
+        poll_fn(|cx| {
+            if rung {
+                return Poll::Ready(patience.as_mut().poll(cx).is_pending());
+            }
+            rung = true;
+            let pending = patience.as_mut().poll(cx).is_pending();
+            bell.wake_by_ref();
+            if pending {
+                Poll::Pending
+            } else {
+                Poll::Ready(false)
+            }
+        })
+        .await
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Release;
+    use std::sync::mpsc;
+    use std::task::Wake;
+    use std::thread;
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// Longer than any machine needs; reached only by a bug.
+    const NEVER: Option<Duration> = Some(Duration::from_secs(30));
+
+    fn driver() -> Arc<Driver> {
+        Arc::new(Driver::new(Some(2), "blocking").unwrap())
+    }
+
+    /// What a task's waker does when it runs on the thread that is parked in the driver.
+    struct LocalWake {
+        driver: Arc<Driver>,
+        wakes: AtomicUsize,
+    }
+
+    impl LocalWake {
+        fn new(driver: &Arc<Driver>) -> Arc<LocalWake> {
+            Arc::new(LocalWake {
+                driver: driver.clone(),
+                wakes: AtomicUsize::new(0),
+            })
+        }
+    }
+
+    impl Wake for LocalWake {
+        fn wake(self: Arc<Self>) {
+            self.wakes.fetch_add(1, Relaxed);
+            self.driver.interrupt_local();
+        }
+    }
+
+    fn wait_until_asleep(driver: &Driver) {
+        while driver.signal.load(Acquire) & ASLEEP == 0 {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn an_interrupt_before_the_park_is_not_lost() {
+        let driver = driver();
+        let mut seat = driver.try_seat().unwrap();
+        driver.interrupt();
+        driver.interrupt();
+        assert_eq!(seat.park(NEVER), Parked::Interrupted);
+        // Two of them are one.
+        assert_eq!(seat.park(Some(Duration::from_millis(1))), Parked::TimedOut);
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_park_that_sleeps() {
+        let driver = driver();
+        thread::scope(|s| {
+            s.spawn(|| {
+                wait_until_asleep(&driver);
+                driver.interrupt();
+            });
+            assert_eq!(driver.try_seat().unwrap().park(None), Parked::Interrupted);
+        });
+        assert_eq!(driver.signal.load(Relaxed), 0);
+    }
+
+    /// Two threads hand a word back and forth, one of them parked in the driver; every third time with a timeout that
+    /// is never reached, now and then with a zero-timeout round in between.
+    #[test]
+    fn of_many_interrupts_that_race_with_the_park_none_is_lost() {
+        const ROUNDS: usize = 50_000;
+        let driver = driver();
+        let announced = AtomicUsize::new(0);
+        thread::scope(|s| {
+            s.spawn(|| {
+                for round in 1..=ROUNDS {
+                    let mut spins = 0;
+                    while announced.load(Acquire) != round {
+                        spins += 1;
+                        match spins % 256 {
+                            0 => thread::yield_now(),
+                            _ => std::hint::spin_loop(),
+                        }
+                    }
+                    // A park is polled within 100 ns. So: before the Doze, about with it, long after it.
+                    let pauses = if round % 8 == 0 { 1024 } else { round % 8 };
+                    for _ in 0..pauses {
+                        std::hint::spin_loop();
+                    }
+                    announced.store(0, Release);
+                    driver.interrupt();
+                }
+            });
+            for round in 1..=ROUNDS {
+                let mut seat = driver.try_seat().unwrap();
+                if round % 5 == 0 {
+                    seat.drive();
+                }
+                announced.store(round, Release);
+                while announced.load(Acquire) == round {
+                    let parked = seat.park(if round % 3 == 0 { NEVER } else { None });
+                    assert_eq!(parked, Parked::Interrupted);
+                }
+                // The interrupt of this round may come late, and ends the next park for nothing.
+            }
+        });
+    }
+
+    #[test]
+    fn a_timer_that_wakes_a_task_ends_the_park() {
+        let driver = driver();
+        let _entered = driver.handle().enter();
+        let task = LocalWake::new(&driver);
+        let waker = Waker::from(task.clone());
+        let mut sleep = pin!(tokio::time::sleep(Duration::from_millis(5)));
+        assert!(
+            sleep
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        assert_eq!(driver.try_seat().unwrap().park(None), Parked::Woken);
+        assert_eq!(task.wakes.load(Relaxed), 1);
+        assert!(sleep.is_elapsed());
+    }
+
+    #[test]
+    fn a_socket_that_wakes_tasks_ends_the_park_once() {
+        let driver = driver();
+        let _entered = driver.handle().enter();
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let receiver = UdpSocket::from_std(receiver).unwrap();
+        let task = LocalWake::new(&driver);
+        let waker = Waker::from(task.clone());
+        let mut cx = Context::from_waker(&waker);
+        // A fresh socket reports once that it can be written to; both wakers would be one turn's events.
+        let mut seat = driver.try_seat().unwrap();
+        seat.drive();
+        let mut first = pin!(receiver.readable());
+        let mut second = pin!(receiver.readable());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(second.as_mut().poll(&mut cx).is_pending());
+        thread::scope(|s| {
+            s.spawn(|| {
+                wait_until_asleep(&driver);
+                let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                sender.send_to(b"x", to).unwrap();
+            });
+            assert_eq!(seat.park(NEVER), Parked::Woken);
+        });
+        assert_eq!(task.wakes.load(Relaxed), 2);
+        assert_eq!(seat.park(Some(Duration::from_millis(1))), Parked::TimedOut);
+    }
+
+    #[test]
+    fn a_zero_timeout_round_serves_a_socket() {
+        let driver = driver();
+        let _entered = driver.handle().enter();
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let receiver = UdpSocket::from_std(receiver).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"x", to).unwrap();
+        let mut readable = pin!(receiver.readable());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(readable.as_mut().poll(&mut cx).is_pending());
+        assert!(driver.drive());
+        assert!(readable.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_park_ends_at_its_timeout_and_not_before() {
+        let driver = driver();
+        let mut seat = driver.try_seat().unwrap();
+        for timeout_ms in [3, 1, 0, 4] {
+            let timeout = Duration::from_millis(timeout_ms);
+            let begin = Instant::now();
+            assert_eq!(seat.park(Some(timeout)), Parked::TimedOut);
+            assert!(begin.elapsed() >= timeout);
+        }
+    }
+
+    #[test]
+    fn the_alarm_of_an_earlier_park_does_not_ring_in_a_later_one() {
+        let driver = driver();
+        let _entered = driver.handle().enter();
+        let mut seat = driver.try_seat().unwrap();
+        driver.interrupt();
+        assert_eq!(seat.park(Some(Duration::MAX)), Parked::Interrupted);
+        for later in [None, NEVER] {
+            // Armed, then ended early.
+            thread::scope(|s| {
+                s.spawn(|| {
+                    wait_until_asleep(&driver);
+                    driver.interrupt();
+                });
+                let parked = seat.park(Some(Duration::from_millis(500)));
+                assert_eq!(parked, Parked::Interrupted);
+            });
+            // What ends the next park comes after the time of the first.
+            let waker = Waker::from(LocalWake::new(&driver));
+            let mut sleep = pin!(tokio::time::sleep(Duration::from_millis(600)));
+            let mut cx = Context::from_waker(&waker);
+            assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(seat.park(later), Parked::Woken);
+            assert!(sleep.is_elapsed());
+            // Not even inside.
+            assert_eq!(seat.parts().0.is_some(), later.is_some());
+        }
+    }
+
+    #[test]
+    fn only_one_thread_is_seated() {
+        let driver = driver();
+        let seat = driver.try_seat();
+        assert!(seat.is_some());
+        thread::scope(|s| {
+            s.spawn(|| {
+                assert!(driver.try_seat().is_none());
+                assert!(!driver.drive());
+            });
+        });
+        drop(seat);
+        assert!(driver.drive());
+    }
+
+    #[test]
+    fn foreign_tasks_are_counted_and_run_by_rounds() {
+        let driver = driver();
+        let task = driver.handle().spawn(async {
+            tokio::task::yield_now().await;
+        });
+        assert_eq!(driver.foreign_tasks(), 1);
+        while !task.is_finished() {
+            assert!(driver.drive());
+        }
+        assert_eq!(driver.foreign_tasks(), 0);
+    }
+
+    #[test]
+    fn a_foreign_task_from_outside_runs_while_we_are_parked_and_its_wake_ends_the_park() {
+        let driver = driver();
+        let task = LocalWake::new(&driver);
+        thread::scope(|s| {
+            s.spawn(|| {
+                wait_until_asleep(&driver);
+                let waker = Waker::from(task.clone());
+                driver.handle().spawn(async move { waker.wake() });
+            });
+            assert_eq!(driver.try_seat().unwrap().park(None), Parked::Woken);
+        });
+    }
+
+    #[test]
+    fn a_foreign_task_that_panics_does_not_hurt_the_slot() {
+        let driver = driver();
+        let task = driver.handle().spawn(async { panic!("on purpose") });
+        while !task.is_finished() {
+            assert!(driver.drive());
+        }
+        driver.interrupt();
+        let parked = driver.try_seat().unwrap().park(None);
+        assert_eq!(parked, Parked::Interrupted);
+    }
+
+    #[test]
+    fn driving_inside_a_block_on_panics_and_the_slot_survives() {
+        let driver = driver();
+        let inside = catch_unwind(AssertUnwindSafe(|| {
+            driver.handle().block_on(async { driver.drive() })
+        }));
+        assert!(inside.is_err());
+        assert!(driver.drive());
+        driver.interrupt();
+        let parked = driver.try_seat().unwrap().park(None);
+        assert_eq!(parked, Parked::Interrupted);
+    }
+
+    #[test]
+    fn after_a_shutdown_nobody_is_seated() {
+        let driver = driver();
+        let seat = driver.try_seat();
+        assert!(!driver.shutdown(None), "somebody is seated");
+        drop(seat);
+        assert!(driver.shutdown(NEVER));
+        assert!(driver.shutdown(None), "twice is once");
+        assert!(driver.try_seat().is_none());
+        assert!(!driver.drive());
+        driver.interrupt();
+        assert_eq!(driver.foreign_tasks(), 0);
+    }
+
+    #[test]
+    fn a_shutdown_waits_for_a_blocking_call_only_if_told_to() {
+        for (timeout, waits) in [(None, false), (NEVER, true)] {
+            let driver = driver();
+            let (release, released) = mpsc::channel();
+            let (done, is_done) = mpsc::channel();
+            let (begun, has_begun) = mpsc::channel();
+            driver.handle().spawn_blocking(move || {
+                begun.send(()).unwrap();
+                released.recv().unwrap();
+                done.send(()).unwrap();
+            });
+            has_begun.recv().unwrap();
+            if waits {
+                release.send(()).unwrap();
+            }
+            assert!(driver.shutdown(timeout));
+            assert_eq!(is_done.try_recv().is_ok(), waits);
+            let _ = release.send(());
+        }
+    }
+
+    #[test]
+    fn a_driver_can_be_shut_down_and_dropped_by_an_async_task() {
+        let host = driver();
+        for explicitly in [true, false] {
+            let driver = driver();
+            driver.handle().spawn(std::future::pending::<()>());
+            let (release, released) = mpsc::channel::<()>();
+            driver.handle().spawn_blocking(move || released.recv());
+            let task = host.handle().spawn(async move {
+                if explicitly {
+                    assert!(driver.shutdown(NEVER));
+                }
+                drop(driver);
+            });
+            while !task.is_finished() {
+                assert!(host.drive());
+            }
+            let outcome = pin!(task).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(outcome, Poll::Ready(Ok(()))), "{outcome:?}");
+            drop(release);
+        }
+    }
+
+    #[test]
+    fn a_pool_without_threads_is_refused() {
+        let error = Driver::new(Some(0), "blocking").err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_driver_is_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Driver>();
+    }
+}

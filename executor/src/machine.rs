@@ -1,0 +1,194 @@
+//! The real machine: a clock, and a parker for each worker.
+//!
+//! Not the parking policy: who parks, and for how long, is decided in core. A worker parks in the driver if nobody else
+//! sits there, else on its thread's own futex (`std::thread::park`).
+//!
+//! # Parker
+//!
+//! One word: EMPTY, PARKED (thread), PARKED_DRIVER, NOTIFIED. Events: *Announce* (worker: EMPTY → PARKED by
+//! compare-and-swap), *Notify* (anybody: swap to NOTIFIED), *Leave* (worker: swap to EMPTY). Both write one word with
+//! read-modify-writes, so one comes first: Announce first, and Notify sees PARKED and ends the block; Notify first, and
+//! Announce fails and the worker does not block. A `thread::unpark` token that arrives late makes a later
+//! `thread::park` return for nothing: ours looks at the word again, and others must expect that by its contract.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use polity_core::{Local, Machine, Unparked, Worker};
+use polity_policy::WorkerId;
+
+use crate::control::Request;
+use crate::driver::{Budget, Driver, Parked};
+use crate::sys::tls;
+
+const EMPTY: u8 = 0;
+const PARKED: u8 = 1;
+const PARKED_DRIVER: u8 = 2;
+const NOTIFIED: u8 = 3;
+
+/// See the [module](self). Lives as long as its core: for ever. What costs file descriptors is given up at the end of
+/// the runtime by [`Driver::shutdown`].
+pub(crate) struct RealMachine {
+    started: Instant,
+    parkers: Box<[Parker]>,
+    pub(crate) driver: Driver,
+    control: Sender<Request>,
+}
+
+#[derive(Default)]
+#[repr(align(128))] // written by other threads; neighbours should not notice
+struct Parker {
+    word: AtomicU8,
+    thread: OnceLock<Thread>,
+}
+
+impl RealMachine {
+    pub(crate) fn new(workers: usize, driver: Driver, control: Sender<Request>) -> Self {
+        RealMachine {
+            started: now(),
+            parkers: (0..workers).map(|_| Parker::default()).collect(),
+            driver,
+            control,
+        }
+    }
+
+    /// This thread is `worker` from now on.
+    pub(crate) fn adopt(&self, worker: WorkerId) {
+        self.parkers[worker.index()]
+            .thread
+            .get_or_init(thread::current);
+    }
+
+    /// Blocks `worker`, whose thread this is.
+    pub(crate) fn park(&self, worker: &mut Worker<RealMachine>, timeout: Option<Duration>) {
+        let parker = &self.parkers[worker.local().id().index()];
+        let timed_out = match self.driver.try_seat() {
+            // Sit comes before Announce (`driver/mod.rs`).
+            Some(mut seat) => {
+                let announced = parker.announce(PARKED_DRIVER);
+                let parked = announced.then(|| {
+                    worker.enter_driver();
+                    let parked = seat.park(timeout);
+                    worker.leave_driver();
+                    parked
+                });
+                drop(seat);
+                parker.leave();
+                parked == Some(Parked::TimedOut)
+            }
+            None => parker.park(timeout),
+        };
+        worker.unparked(timed_out);
+    }
+
+    /// One zero-timeout round of the driver, if nobody sits there.
+    pub(crate) fn drive(&self, worker: &mut Worker<RealMachine>) {
+        worker.enter_driver();
+        self.driver.drive();
+        worker.leave_driver();
+    }
+}
+
+/// The only clock of the project, but for tokio's.
+#[expect(clippy::disallowed_methods, reason = "this is the machine")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+impl Parker {
+    fn announce(&self, as_what: u8) -> bool {
+        // Ordering: Release pairs with the Acquire in `unpark`: the seat that we took in the driver comes first.
+        // Acquire on failure pairs with its Release: what the notifier did is visible.
+        self.word
+            .compare_exchange(EMPTY, as_what, Ordering::Release, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn leave(&self) -> u8 {
+        // Ordering: Acquire pairs with the Release in `unpark`.
+        self.word.swap(EMPTY, Ordering::AcqRel)
+    }
+
+    /// `true`: nobody called, the time was up.
+    fn park(&self, timeout: Option<Duration>) -> bool {
+        if !self.announce(PARKED) {
+            self.leave();
+            return false;
+        }
+        match timeout {
+            // Once: a token of somebody else's ends the wait early, and the worker just looks around a bit sooner.
+            Some(timeout) => thread::park_timeout(timeout),
+            None => {
+                // Ordering: Acquire pairs with the Release in `unpark`.
+                while self.word.load(Ordering::Acquire) == PARKED {
+                    thread::park();
+                }
+            }
+        }
+        self.leave() != NOTIFIED
+    }
+}
+
+impl Machine for RealMachine {
+    fn now(&self) -> u64 {
+        now().duration_since(self.started).as_nanos() as u64
+    }
+
+    fn unpark(&self, worker: WorkerId) -> Unparked {
+        let parker = &self.parkers[worker.index()];
+        // Ordering: Release pairs with the Acquire in `announce`, `park` and `leave`. Acquire pairs with the Release in
+        // `announce`: an interrupt that follows comes after the worker's seat.
+        match parker.word.swap(NOTIFIED, Ordering::AcqRel) {
+            PARKED => {
+                if let Some(thread) = parker.thread.get() {
+                    thread.unpark();
+                }
+                Unparked::Woken
+            }
+            PARKED_DRIVER => {
+                self.driver.interrupt();
+                Unparked::Woken
+            }
+            _ => Unparked::Token,
+        }
+    }
+
+    #[inline]
+    fn with_local<R>(&self, look: impl FnOnce(Option<&Local>) -> R) -> R {
+        tls::with_local(look)
+    }
+
+    fn woken_in_driver(&self, _worker: WorkerId) {
+        self.driver.interrupt_local();
+    }
+
+    fn policy_ended(&self) {
+        // After a shutdown nobody listens, and nothing needs to be done.
+        let _ = self.control.send(Request::PolicyEnded);
+    }
+
+    #[inline]
+    fn before_poll(&self, _worker: WorkerId) {
+        BUDGET.with_borrow_mut(|budget| {
+            if let Some(budget) = budget {
+                budget.refresh();
+            }
+        });
+    }
+}
+
+thread_local! {
+    /// tokio's cooperative budget of this worker.
+    static BUDGET: std::cell::RefCell<Option<Budget>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Gives tasks on this thread tokio's cooperative budget. `false`: tokio has changed, and they run without.
+pub(crate) fn install_budget(driver: &Driver) -> bool {
+    let budget = Budget::new(driver.handle());
+    let constrained = budget.is_constrained();
+    BUDGET.set(Some(budget));
+    constrained
+}

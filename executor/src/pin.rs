@@ -1,0 +1,586 @@
+//! Which worker runs on which core, and how many workers there are.
+//!
+//! Not the act of starting threads, and not a word to the user: `Placement::why_unpinned` says what the runtime
+//! should report, once. Nothing here touches a thread that is not the caller's own.
+//! `default_workers` and `plan` are called by the builder, on a thread that is not pinned;
+//! `Placement::pin_current_thread` by each worker at its start. None holds a lock of the runtime.
+//! Invariant: core_affinity is only ever given a core that the kernel itself has named (it panics at 1024), and
+//! what it claims to have done is looked at afterwards. Every planned core is counted until its `Placement` drops.
+//! Rejected: worker `n` to core `n`. The second runtime of a process, and the second process of a container, would
+//! share core 0 while others idle; masks (`taskset`, cpusets) need not contain core 0 at all.
+
+use std::env;
+use std::error::Error;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use core_affinity::CoreId;
+
+/// Whether each worker stays on one core.
+///
+/// Pinning pays when the runtime has the machine, or its share of it, to itself: caches stay warm, and a worker's
+/// queue is worked on where its tasks were. It hurts where cores are shared with others who are also pinned.
+///
+/// Two traps. Threads and processes that a task starts inherit the one core of the worker that ran it. And a runtime
+/// that is built on a thread which the application has pinned knows only that thread's cores: they are read once per
+/// process, when the first runtime is built.
+///
+/// Where pinning is not possible or not wise ([`Pin::Auto`] says when), workers run unpinned and one warning says
+/// why. `POLITY_PIN=0` in the environment turns pinning off whatever the program asked for.
+///
+/// ```
+/// use polity::Pin;
+/// assert_eq!(Pin::default(), Pin::Auto);
+/// let two_workers_on_the_second_socket = Pin::Cores(vec![8, 9]);
+/// assert_ne!(two_workers_on_the_second_socket, Pin::Off);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pin {
+    /// One core for each worker: those that the runtimes of this process use least.
+    ///
+    /// Not if there are more workers than cores, and not under a CPU quota (`docker run --cpus=2` on a machine of
+    /// 64): there the cores are shared with other containers, whose processes choose the same ones.
+    #[default]
+    Auto,
+    /// Workers go where the kernel puts them.
+    Off,
+    /// Worker `n` runs on the `n`-th of these cores, also under a quota. A runtime is not built if one of them does
+    /// not exist or is not allowed, or if there are fewer than workers. Name a core twice to let two workers share it.
+    Cores(Vec<usize>),
+}
+
+/// How many workers a runtime has that was not told a number: `POLITY_WORKERS`, else `TOKIO_WORKER_THREADS` (so that
+/// a deployment that tuned tokio need not be told about us), else the cores that the affinity mask and the cgroup's
+/// quota allow. An empty variable is one that is not set.
+///
+/// # Errors
+///
+/// A variable that is set and is no number from 1 to 65535: variable and value, in a sentence.
+pub(crate) fn default_workers() -> Result<usize, String> {
+    for name in ["POLITY_WORKERS", "TOKIO_WORKER_THREADS"] {
+        if let Some(workers) = workers_from(name, variable(name))? {
+            return Ok(workers);
+        }
+    }
+    Ok(Cores::of_this_process().allowed)
+}
+
+fn workers_from(name: &str, value: Option<String>) -> Result<Option<usize>, String> {
+    let Some(value) = value else { return Ok(None) };
+    match value.trim().parse::<NonZeroU16>() {
+        Ok(workers) => Ok(Some(workers.get().into())),
+        Err(_) => Err(format!(
+            "{name}={value}: the number of workers is from 1 to 65535"
+        )),
+    }
+}
+
+/// An environment variable, unless it is missing or blank.
+fn variable(name: &str) -> Option<String> {
+    let value = env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.trim().is_empty()).then_some(value)
+}
+
+/// Why a runtime's workers cannot be placed as it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PinError {
+    /// `Pin::Cores` names a core that does not exist, or that this process may not use.
+    Unknown {
+        /// The first such core.
+        core: usize,
+        /// Those that may be named.
+        known: Vec<usize>,
+    },
+    /// `Pin::Cores` names fewer cores than there are workers.
+    TooFew {
+        /// How many it names.
+        cores: usize,
+        /// How many workers there are to be.
+        workers: usize,
+    },
+    /// `POLITY_PIN` is set to this, which is neither on nor off.
+    Variable(String),
+}
+
+impl fmt::Display for PinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PinError::Unknown { core, known } => {
+                write!(
+                    f,
+                    "Pin::Cores names core {core}; this process may use {}",
+                    list(known)
+                )
+            }
+            PinError::TooFew { cores, workers } => {
+                write!(f, "Pin::Cores names {cores} cores for {workers} workers")
+            }
+            PinError::Variable(value) => {
+                write!(
+                    f,
+                    "POLITY_PIN={value}: known are 0 (off) and 1 (as the program asks)"
+                )
+            }
+        }
+    }
+}
+
+impl Error for PinError {}
+
+/// The plan for one runtime's workers. Its cores are given back when it drops: keep it as long as the workers live.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// Worker `n` runs on the `n`-th; empty if the workers are not pinned.
+    cores: Vec<usize>,
+    why_unpinned: Option<String>,
+    in_use: &'static InUse,
+}
+
+/// Makes the plan for `workers` workers and counts its cores as used. Pins nothing.
+///
+/// # Errors
+///
+/// `Pin::Cores` that cannot be meant, or a `POLITY_PIN` that is not understood.
+pub(crate) fn plan(pin: &Pin, workers: usize) -> Result<Placement, PinError> {
+    static IN_USE: InUse = InUse::new();
+    Cores::of_this_process().plan(pin, workers, variable("POLITY_PIN").as_deref(), &IN_USE)
+}
+
+impl Placement {
+    /// The core of this worker, if it has one.
+    pub(crate) fn core_of(&self, worker: usize) -> Option<usize> {
+        self.cores.get(worker).copied()
+    }
+
+    /// Pins the calling thread to the core of `worker`, and checks that it is there. Without a core: does nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel did instead, in a sentence. The thread can go on as a worker.
+    pub(crate) fn pin_current_thread(&self, worker: usize) -> Result<(), String> {
+        let Some(core) = self.core_of(worker) else {
+            return Ok(());
+        };
+        if !core_affinity::set_for_current(CoreId { id: core }) {
+            return Err(format!(
+                "the kernel refused to pin worker {worker} to core {core}"
+            ));
+        }
+        // "Done" is not always done: sandboxes accept the call and ignore it.
+        match read_mask() {
+            Some(mask) if mask == [core] => Ok(()),
+            Some(mask) => Err(format!(
+                "worker {worker} was pinned to core {core} but may run on {}",
+                list(&mask)
+            )),
+            None => Err(format!(
+                "worker {worker} was pinned to core {core} but its affinity mask cannot be read"
+            )),
+        }
+    }
+
+    /// What to tell the user if workers are not pinned although pinning was asked for: half a sentence, to stand
+    /// after "workers are not pinned: ". `None` also if the program itself asked for [`Pin::Off`].
+    pub(crate) fn why_unpinned(&self) -> Option<&str> {
+        self.why_unpinned.as_deref()
+    }
+}
+
+impl Drop for Placement {
+    fn drop(&mut self) {
+        self.in_use.give_back(&self.cores);
+    }
+}
+
+/// The cores of the process, as they were before anything was pinned.
+#[derive(Debug)]
+struct Cores {
+    /// The affinity mask, ascending; `None` where it cannot be read.
+    mask: Option<Vec<usize>>,
+    /// How many threads can run at once: the mask's size, or less under a cgroup's quota.
+    allowed: usize,
+}
+
+impl Cores {
+    /// Read once, by whoever builds the first runtime. Both values are those of the *calling thread*: on a worker of
+    /// ours they would say "one core" to the second runtime.
+    fn of_this_process() -> &'static Cores {
+        static CORES: OnceLock<Cores> = OnceLock::new();
+        CORES.get_or_init(|| {
+            let mask = read_mask();
+            let allowed = match thread::available_parallelism() {
+                Ok(allowed) => allowed.get(),
+                Err(_) => mask.as_ref().map_or(1, Vec::len),
+            };
+            Cores { mask, allowed }
+        })
+    }
+
+    fn plan(
+        &self,
+        pin: &Pin,
+        workers: usize,
+        variable: Option<&str>,
+        in_use: &'static InUse,
+    ) -> Result<Placement, PinError> {
+        let unpinned = |why_unpinned| {
+            Ok(Placement {
+                cores: Vec::new(),
+                why_unpinned,
+                in_use,
+            })
+        };
+        if *pin == Pin::Off {
+            return unpinned(None);
+        }
+        match variable {
+            None | Some("1" | "on") => {}
+            Some(off @ ("0" | "off")) => return unpinned(Some(format!("POLITY_PIN is {off}"))),
+            Some(other) => return Err(PinError::Variable(other.to_owned())),
+        }
+        let Some(mask) = &self.mask else {
+            return unpinned(Some("the affinity mask cannot be read".to_owned()));
+        };
+        let cores = match pin {
+            Pin::Off => Vec::new(),
+            Pin::Cores(cores) => in_use.take(named(cores, workers, mask)?),
+            Pin::Auto if self.allowed < mask.len() => {
+                return unpinned(Some(format!(
+                    "a CPU quota allows {} of {} cores",
+                    self.allowed,
+                    mask.len()
+                )));
+            }
+            Pin::Auto if workers > mask.len() => {
+                return unpinned(Some(format!("{workers} workers for {}", list(mask))));
+            }
+            Pin::Auto => in_use.take_least_used(workers, mask),
+        };
+        Ok(Placement {
+            cores,
+            why_unpinned: None,
+            in_use,
+        })
+    }
+}
+
+/// Checks the cores that a program names, and returns those that its workers get.
+fn named(cores: &[usize], workers: usize, mask: &[usize]) -> Result<Vec<usize>, PinError> {
+    if let Some(&core) = cores.iter().find(|core| !mask.contains(core)) {
+        return Err(PinError::Unknown {
+            core,
+            known: mask.to_vec(),
+        });
+    }
+    match cores.get(..workers) {
+        Some(cores) => Ok(cores.to_vec()),
+        None => Err(PinError::TooFew {
+            cores: cores.len(),
+            workers,
+        }),
+    }
+}
+
+/// How many workers of this process are planned for each core: in the process there is one.
+#[derive(Debug)]
+struct InUse(Mutex<Vec<usize>>);
+
+impl InUse {
+    const fn new() -> Self {
+        InUse(Mutex::new(Vec::new()))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<usize>) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self, cores: Vec<usize>) -> Vec<usize> {
+        self.change(|used| count(used, &cores));
+        cores
+    }
+
+    /// Takes `workers` different cores out of `mask`, the least used and then the lowest ones; ascending, so that
+    /// neighbouring workers are neighbours. Choosing and counting is one step: two builders must not choose the same.
+    fn take_least_used(&self, workers: usize, mask: &[usize]) -> Vec<usize> {
+        self.change(|used| {
+            let mut cores = mask.to_vec();
+            cores.sort_by_key(|&core| (used.get(core).copied(), core));
+            cores.truncate(workers);
+            cores.sort_unstable();
+            count(used, &cores);
+            cores
+        })
+    }
+
+    fn give_back(&self, cores: &[usize]) {
+        self.change(|used| {
+            for &core in cores {
+                used[core] -= 1;
+            }
+        });
+    }
+}
+
+fn count(used: &mut Vec<usize>, cores: &[usize]) {
+    for &core in cores {
+        if used.len() <= core {
+            used.resize(core + 1, 0);
+        }
+        used[core] += 1;
+    }
+}
+
+/// The affinity mask of the calling thread, ascending.
+fn read_mask() -> Option<Vec<usize>> {
+    let mut mask: Vec<usize> = core_affinity::get_core_ids()?
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    mask.sort_unstable();
+    Some(mask)
+}
+
+/// Cores in a sentence: "cores 0-3, 8"; a machine of 192 must not fill the screen. `cores` ascend.
+fn list(cores: &[usize]) -> String {
+    let ranges: Vec<String> = cores
+        .chunk_by(|before, core| before + 1 == *core)
+        .map(|range| match range {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => range[0].to_string(),
+        })
+        .collect();
+    match cores {
+        [] => "no cores".to_owned(),
+        [core] => format!("core {core}"),
+        _ => format!("cores {}", ranges.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cores(mask: &[usize], allowed: usize) -> Cores {
+        Cores {
+            mask: Some(mask.to_vec()),
+            allowed,
+        }
+    }
+
+    /// Counts of their own, so that tests do not see each other's.
+    fn in_use() -> &'static InUse {
+        Box::leak(Box::new(InUse::new()))
+    }
+
+    /// Checks that nothing is pinned, and why.
+    fn check_unpinned(
+        cores: &Cores,
+        pin: &Pin,
+        workers: usize,
+        variable: Option<&str>,
+        why: Option<&str>,
+    ) {
+        let placement = cores.plan(pin, workers, variable, in_use()).unwrap();
+        assert_eq!(placement.why_unpinned(), why);
+        assert_eq!(placement.core_of(0), None);
+        assert_eq!(placement.pin_current_thread(0), Ok(()));
+    }
+
+    fn check_refused(pin: Vec<usize>, workers: usize, message: &str) {
+        let in_use = in_use();
+        let error = cores(&[0, 1, 2, 5], 4).plan(&Pin::Cores(pin), workers, None, in_use);
+        assert_eq!(error.unwrap_err().to_string(), message);
+        assert!(in_use.change(|used| used.is_empty()));
+    }
+
+    #[test]
+    fn a_second_runtime_gets_the_cores_that_the_first_left() {
+        let (cores, in_use) = (cores(&[0, 1, 2, 3], 4), in_use());
+        let first = cores.plan(&Pin::Auto, 2, None, in_use).unwrap();
+        let second = cores.plan(&Pin::Auto, 2, None, in_use).unwrap();
+        assert_eq!((&*first.cores, &*second.cores), (&[0, 1][..], &[2, 3][..]));
+        assert_eq!(first.why_unpinned(), None);
+    }
+
+    #[test]
+    fn cores_are_free_again_when_their_runtime_is_gone() {
+        let (cores, in_use) = (cores(&[0, 1, 2], 3), in_use());
+        let first = cores.plan(&Pin::Auto, 2, None, in_use).unwrap();
+        let second = cores.plan(&Pin::Cores(vec![2]), 1, None, in_use).unwrap();
+        drop(first);
+        let third = cores.plan(&Pin::Auto, 2, None, in_use).unwrap();
+        assert_eq!(third.cores, [0, 1]);
+        drop((second, third));
+        assert!(in_use.change(|used| used.iter().all(|&n| n == 0)));
+    }
+
+    #[test]
+    fn a_runtime_that_needs_all_cores_shares_them_with_the_first_and_the_next_one_keeps_off_both() {
+        let (cores, in_use) = (cores(&[4, 5, 6], 3), in_use());
+        let _first = cores.plan(&Pin::Auto, 1, None, in_use).unwrap();
+        let all = cores.plan(&Pin::Auto, 3, None, in_use).unwrap();
+        assert_eq!(all.cores, [4, 5, 6]);
+        assert_eq!(
+            cores.plan(&Pin::Auto, 1, None, in_use).unwrap().core_of(0),
+            Some(5)
+        );
+    }
+
+    #[test]
+    fn the_cores_that_a_program_names_are_kept_in_order_also_under_a_quota_and_also_twice() {
+        let placement = cores(&[0, 1, 2, 3], 2)
+            .plan(&Pin::Cores(vec![3, 0, 0, 1]), 3, Some("1"), in_use())
+            .unwrap();
+        let of = |worker| placement.core_of(worker);
+        assert_eq!(
+            [of(0), of(1), of(2), of(3)],
+            [Some(3), Some(0), Some(0), None]
+        );
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_named_together_with_those_that_are() {
+        check_refused(
+            vec![0, 3],
+            2,
+            "Pin::Cores names core 3; this process may use cores 0-2, 5",
+        );
+        // Would panic inside libc, did core_affinity ever see it.
+        check_refused(
+            vec![1024],
+            1,
+            "Pin::Cores names core 1024; this process may use cores 0-2, 5",
+        );
+        check_refused(
+            vec![usize::MAX],
+            0,
+            &format!(
+                "Pin::Cores names core {}; this process may use cores 0-2, 5",
+                usize::MAX
+            ),
+        );
+    }
+
+    #[test]
+    fn fewer_named_cores_than_workers_are_refused() {
+        check_refused(vec![0, 1], 3, "Pin::Cores names 2 cores for 3 workers");
+        check_refused(vec![], 1, "Pin::Cores names 0 cores for 1 workers");
+    }
+
+    #[test]
+    fn where_pinning_would_hurt_workers_run_unpinned_and_it_says_why() {
+        let all = [0, 1, 2, 3];
+        check_unpinned(
+            &cores(&all, 2),
+            &Pin::Auto,
+            2,
+            None,
+            Some("a CPU quota allows 2 of 4 cores"),
+        );
+        check_unpinned(
+            &cores(&all, 4),
+            &Pin::Auto,
+            5,
+            None,
+            Some("5 workers for cores 0-3"),
+        );
+        check_unpinned(
+            &cores(&[7], 1),
+            &Pin::Auto,
+            2,
+            None,
+            Some("2 workers for core 7"),
+        );
+        let unreadable = Cores {
+            mask: None,
+            allowed: 4,
+        };
+        let why = Some("the affinity mask cannot be read");
+        check_unpinned(&unreadable, &Pin::Auto, 1, None, why);
+        check_unpinned(&unreadable, &Pin::Cores(vec![0]), 1, None, why);
+    }
+
+    #[test]
+    fn pinning_that_was_turned_off_in_the_program_is_no_news() {
+        check_unpinned(&cores(&[0, 1], 1), &Pin::Off, 2, None, None);
+        check_unpinned(&cores(&[0, 1], 2), &Pin::Off, 2, Some("0"), None);
+    }
+
+    #[test]
+    fn the_environment_turns_pinning_off_whatever_the_program_names() {
+        let cores = cores(&[0, 1], 2);
+        check_unpinned(&cores, &Pin::Auto, 2, Some("0"), Some("POLITY_PIN is 0"));
+        check_unpinned(
+            &cores,
+            &Pin::Cores(vec![99]),
+            2,
+            Some("off"),
+            Some("POLITY_PIN is off"),
+        );
+        let error = cores
+            .plan(&Pin::Auto, 1, Some("yes"), in_use())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "POLITY_PIN=yes: known are 0 (off) and 1 (as the program asks)"
+        );
+    }
+
+    #[test]
+    fn a_number_of_workers_that_is_none_is_refused_by_name_and_value() {
+        let from = |value: &str| workers_from("POLITY_WORKERS", Some(value.to_owned()));
+        assert_eq!(from(" 8 "), Ok(Some(8)));
+        assert_eq!(workers_from("POLITY_WORKERS", None), Ok(None));
+        for value in ["0", "-1", "many", "65536"] {
+            let expected =
+                format!("POLITY_WORKERS={value}: the number of workers is from 1 to 65535");
+            assert_eq!(from(value), Err(expected));
+        }
+    }
+
+    #[test]
+    fn without_a_number_there_are_as_many_workers_as_may_run_at_once_even_on_a_pinned_thread() {
+        let allowed = Cores::of_this_process().allowed;
+        let first = Cores::of_this_process().mask.as_ref().unwrap()[0];
+        thread::spawn(move || {
+            assert!(core_affinity::set_for_current(CoreId { id: first }));
+            assert_eq!(Cores::of_this_process().allowed, allowed);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_pinned_thread_is_where_the_plan_says() {
+        let mask = read_mask().unwrap();
+        let placement = cores(&mask, mask.len())
+            .plan(&Pin::Auto, mask.len(), None, in_use())
+            .unwrap();
+        thread::scope(|scope| {
+            for (worker, core) in mask.iter().enumerate() {
+                let placement = &placement;
+                scope.spawn(move || {
+                    assert_eq!(placement.pin_current_thread(worker), Ok(()));
+                    assert_eq!(read_mask().unwrap(), [*core]);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_core_that_the_kernel_refuses_is_an_error_and_not_a_panic() {
+        // Within what core_affinity can express, and (so far) in no machine that runs these tests.
+        let offline = cores(&[1023], 1)
+            .plan(&Pin::Auto, 1, None, in_use())
+            .unwrap();
+        thread::spawn(move || {
+            let error = offline.pin_current_thread(0).unwrap_err();
+            assert_eq!(error, "the kernel refused to pin worker 0 to core 1023");
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! The free functions: what a task calls without a handle.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use polity_core::{Core, JoinHandle, SpawnError};
+use polity_policy::Attributes;
+
+use crate::context;
+use crate::error::TryCurrentError;
+use crate::handle::Handle;
+use crate::machine::RealMachine;
+
+#[inline]
+#[track_caller]
+fn current_core() -> &'static Core<RealMachine> {
+    match context::core() {
+        Some(core) => core,
+        None => panic!("{}", TryCurrentError(())),
+    }
+}
+
+/// Spawns a task on the current runtime. It runs also if the handle is dropped.
+///
+/// # Panics
+/// Outside a runtime: see [`Handle::current`].
+///
+/// ```
+/// # let runtime = polity::Runtime::new()?;
+/// let doubled = runtime.block_on(async { polity::spawn(async { 21 * 2 }).await });
+/// assert_eq!(doubled.unwrap(), 42);
+/// # Ok::<(), polity::BuildError>(())
+/// ```
+#[track_caller]
+#[inline]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    current_core().spawn(Location::caller(), future)
+}
+
+/// Spawns a task with attributes on the current runtime.
+///
+/// # Errors
+/// If the weight is not in 1..=10,000 or the affinity mask names no worker of this runtime.
+///
+/// # Panics
+/// Outside a runtime: see [`Handle::current`].
+///
+/// ```
+/// # let runtime = polity::Runtime::new()?;
+/// use polity::Attributes;
+/// runtime.block_on(async {
+///     let urgent = Attributes::new().name("ping").weight(1000);
+///     let answer = polity::spawn_with(urgent, async { "pong" })?.await;
+///     assert_eq!(answer.unwrap(), "pong");
+///     Ok::<(), polity::SpawnError>(())
+/// }).unwrap();
+/// # Ok::<(), polity::BuildError>(())
+/// ```
+#[track_caller]
+pub fn spawn_with<F>(attributes: Attributes, future: F) -> Result<JoinHandle<F::Output>, SpawnError>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    current_core().spawn_with(attributes, Location::caller(), future)
+}
+
+/// Runs `body`, which may block, on a thread of a pool kept for that; see [`Handle::spawn_blocking`].
+///
+/// # Panics
+/// Outside a runtime: see [`Handle::current`].
+#[track_caller]
+pub fn spawn_blocking<F, R>(body: F) -> JoinHandle<R>
+where
+    F: FnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    Handle::current().spawn_blocking(body)
+}
+
+/// Lets others run: the task goes back to the queue, under the policy that is loaded.
+///
+/// ```
+/// # let runtime = polity::Runtime::new()?;
+/// runtime.block_on(async {
+///     for _slice in 0..3 {
+///         // ... some work ...
+///         polity::yield_now().await;
+///     }
+/// });
+/// # Ok::<(), polity::BuildError>(())
+/// ```
+pub fn yield_now() -> YieldNow {
+    YieldNow { yielded: false }
+}
+
+/// The future of [`yield_now`].
+#[derive(Debug)]
+#[must_use = "a yield does nothing until it is awaited"]
+pub struct YieldNow {
+    yielded: bool,
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

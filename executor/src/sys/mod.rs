@@ -1,0 +1,5 @@
+//! The only unsafe code of this crate, one small file for each reason.
+
+pub(crate) mod affinity;
+pub(crate) mod signal;
+pub(crate) mod tls;

@@ -1,0 +1,285 @@
+//! **Never load this in production. It exists so that you can see the ejection work.**
+//!
+//! [`Priority`], until it goes wrong in the one way that it was told to. Load it beside a real workload, watch every
+//! task complete, and read the exit info. Not a model for a policy, and not random: a fault comes at the call whose
+//! number you gave (counted from 1, over all workers), so a test that uses it fails the same way twice.
+//!
+//! # Promised order
+//!
+//! That of [`Priority`] up to the fault. After it, only what core promises whatever a policy does: every task runs.
+//!
+//! # State and cost
+//!
+//! One shared counter per callback and one read-modify-write per call, which is far too much for a real policy.
+//!
+//! # Source
+//!
+//! The switches `-e`, `-l` and `-t` of `scx_qmap`, and the failing selftests of sched_ext
+//! (`select_cpu_dispatch_bad_dsq`, `select_cpu_dispatch_dbl_dsp`, `ddsp_bogus_dsq_fail`).
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use polity_policy::{
+    DequeueReason, DsqId, ExitInfo, Host, InitError, Policy, Position, Stopped, TaskId, TaskView,
+    WorkerId,
+};
+
+use crate::Priority;
+
+/// Of sched_ext's selftests: no DSQ has it, and none may.
+const UNKNOWN_DSQ: DsqId = DsqId::Custom(0xcafe_f00d);
+const DESTROYED_DSQ: u32 = DsqId::MAX_CUSTOM;
+const NO_WORKER: WorkerId = WorkerId::new(u16::MAX);
+const NO_TASK: TaskId = TaskId::from_parts(u32::MAX, 1);
+
+/// What goes wrong, and when. Calls are counted from 1; a number of 0 never comes.
+///
+/// ```
+/// use polity_policies::{Callback, Fault};
+/// let fault = Fault::Panic { callback: Callback::Enqueue, call: 100 };
+/// assert_ne!(fault, Fault::ErrorAfterEnqueues(100));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The n-th `enqueue` reports an error and leaves its task lying.
+    ErrorAfterEnqueues(u64),
+    /// After n calls, every `dispatch` inserts a task that does not exist: progress, and nothing to run.
+    DispatchEndlesslyAfter(u64),
+    /// This call of this callback panics.
+    Panic {
+        /// In which callback.
+        callback: Callback,
+        /// At which call of it.
+        call: u64,
+    },
+    /// Every n-th `enqueue` neither inserts the task nor remembers it.
+    ForgetEveryNth(u64),
+    /// `init` returns an error: the load fails, and what ran before runs on.
+    RefuseInit,
+    /// The n-th `enqueue` inserts into a DSQ that never existed.
+    InsertUnknownDsq(u64),
+    /// The n-th `enqueue` inserts into a DSQ that `init` created and destroyed.
+    InsertDestroyedDsq(u64),
+    /// The n-th `enqueue` inserts its task twice.
+    InsertTwice(u64),
+    /// The n-th `enqueue` inserts another task than the one at hand.
+    InsertOtherTask(u64),
+    /// The n-th `enqueue` inserts into the local DSQ of a worker that does not exist.
+    InsertWorkerOutOfRange(u64),
+    /// The n-th `select_worker` returns a worker that does not exist.
+    SelectWorkerOutOfRange(u64),
+}
+
+/// A callback of a policy, for [`Fault::Panic`].
+///
+/// ```
+/// assert_eq!(polity_policies::Callback::SelectWorker.to_string(), "select_worker");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Callback {
+    /// [`Policy::init`].
+    Init,
+    /// [`Policy::exit`].
+    Exit,
+    /// [`Policy::select_worker`].
+    SelectWorker,
+    /// [`Policy::enqueue`].
+    Enqueue,
+    /// [`Policy::dequeue`].
+    Dequeue,
+    /// [`Policy::dispatch`].
+    Dispatch,
+    /// [`Policy::runnable`].
+    Runnable,
+    /// [`Policy::running`].
+    Running,
+    /// [`Policy::stopping`].
+    Stopping,
+    /// [`Policy::quiescent`].
+    Quiescent,
+}
+
+impl Callback {
+    /// All of them, for a test that tries each.
+    ///
+    /// ```
+    /// assert!(polity_policies::Callback::ALL.contains(&polity_policies::Callback::Exit));
+    /// ```
+    pub const ALL: [Callback; 10] = [
+        Callback::Init,
+        Callback::Exit,
+        Callback::SelectWorker,
+        Callback::Enqueue,
+        Callback::Dequeue,
+        Callback::Dispatch,
+        Callback::Runnable,
+        Callback::Running,
+        Callback::Stopping,
+        Callback::Quiescent,
+    ];
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Callback::Init => "init",
+            Callback::Exit => "exit",
+            Callback::SelectWorker => "select_worker",
+            Callback::Enqueue => "enqueue",
+            Callback::Dequeue => "dequeue",
+            Callback::Dispatch => "dispatch",
+            Callback::Runnable => "runnable",
+            Callback::Running => "running",
+            Callback::Stopping => "stopping",
+            Callback::Quiescent => "quiescent",
+        })
+    }
+}
+
+/// Never load this in production: a [`Priority`] that goes wrong on purpose, so that you can see the ejection work.
+///
+/// ```
+/// use polity_policies::{Fault, Faulty};
+/// use polity_policy::{Policy, fake::FakeHost};
+///
+/// let (fake, policy) = (FakeHost::new(1), Faulty::new(Fault::ErrorAfterEnqueues(2)));
+/// policy.init(&fake.host()).unwrap();
+/// policy.enqueue(&fake.host(), &fake.task(1).view());
+/// assert!(fake.ended().is_none());
+/// policy.enqueue(&fake.host(), &fake.task(2).view());
+/// assert_eq!(fake.ended().unwrap().message, "faulty: error in enqueue, call 2, as ordered");
+/// ```
+#[derive(Debug)]
+pub struct Faulty {
+    fault: Fault,
+    calls: [AtomicU64; Callback::ALL.len()],
+    inner: Priority,
+}
+
+impl Faulty {
+    /// A policy that will go wrong in this way. Its name is `faulty`.
+    ///
+    /// ```
+    /// use polity_policies::{Fault, Faulty};
+    /// use polity_policy::Policy;
+    /// assert_eq!(Faulty::new(Fault::ForgetEveryNth(10)).name(), "faulty");
+    /// ```
+    pub fn new(fault: Fault) -> Self {
+        Faulty {
+            fault,
+            calls: Default::default(),
+            inner: Priority::new(),
+        }
+    }
+
+    /// Counts a call, panics if its time has come, and returns which call it is.
+    fn count(&self, callback: Callback) -> u64 {
+        // Ordering: Relaxed. The number of the call is all that is wanted, and a read-modify-write gives each once.
+        let nth = self.calls[callback as usize].fetch_add(1, Relaxed) + 1;
+        let now = Fault::Panic {
+            callback,
+            call: nth,
+        };
+        assert!(
+            self.fault != now,
+            "faulty: panic in {callback}, call {nth}, as ordered"
+        );
+        nth
+    }
+}
+
+impl Policy for Faulty {
+    fn name(&self) -> &str {
+        "faulty"
+    }
+
+    fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
+        self.count(Callback::Init);
+        if self.fault == Fault::RefuseInit {
+            return Err("faulty: init refuses, as ordered".into());
+        }
+        let destroyed = host.create_dsq(DESTROYED_DSQ)?;
+        host.destroy_dsq(destroyed)?;
+        self.inner.init(host)
+    }
+
+    fn exit(&self, info: &ExitInfo) {
+        self.count(Callback::Exit);
+        self.inner.exit(info);
+    }
+
+    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
+        let nth = self.count(Callback::SelectWorker);
+        match self.fault {
+            Fault::SelectWorkerOutOfRange(n) if n == nth => NO_WORKER,
+            _ => self.inner.select_worker(host, task),
+        }
+    }
+
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        let nth = self.count(Callback::Enqueue);
+        let insert = |task, dsq| {
+            host.insert(task, dsq, Position::Tail);
+        };
+        match self.fault {
+            Fault::ErrorAfterEnqueues(n) if n == nth => {
+                host.error(&format!("faulty: error in enqueue, call {nth}, as ordered"));
+            }
+            Fault::ForgetEveryNth(n) if nth.is_multiple_of(n) => {}
+            Fault::InsertUnknownDsq(n) if n == nth => insert(task.id(), UNKNOWN_DSQ),
+            Fault::InsertDestroyedDsq(n) if n == nth => {
+                insert(task.id(), DsqId::Custom(DESTROYED_DSQ));
+            }
+            Fault::InsertTwice(n) if n == nth => {
+                self.inner.enqueue(host, task);
+                insert(task.id(), DsqId::Global);
+            }
+            Fault::InsertOtherTask(n) if n == nth => insert(NO_TASK, DsqId::Global),
+            Fault::InsertWorkerOutOfRange(n) if n == nth => {
+                insert(task.id(), DsqId::LocalOn(NO_WORKER));
+            }
+            _ => self.inner.enqueue(host, task),
+        }
+    }
+
+    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
+        self.count(Callback::Dequeue);
+        self.inner.dequeue(host, task, reason);
+    }
+
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
+        let nth = self.count(Callback::Dispatch);
+        match self.fault {
+            Fault::DispatchEndlesslyAfter(n) if nth > n => {
+                host.insert(NO_TASK, DsqId::Local, Position::Tail);
+            }
+            _ => self.inner.dispatch(host, worker, prev),
+        }
+    }
+
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.count(Callback::Runnable);
+        self.inner.runnable(host, task);
+    }
+
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.count(Callback::Running);
+        self.inner.running(host, task);
+    }
+
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {
+        self.count(Callback::Stopping);
+        self.inner.stopping(host, task, stopped);
+    }
+
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.count(Callback::Quiescent);
+        self.inner.quiescent(host, task);
+    }
+}
+
+#[cfg(test)]
+mod tests;
