@@ -26,8 +26,6 @@ const CAPACITY: usize = 256;
 /// Something that a person should be told.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// A sentence, at level info.
-    Info(String),
     /// A sentence, at level warn.
     Warn(String),
     /// A policy was loaded: level info, with fields `policy`, `generation`, `swapped_from`.
@@ -201,7 +199,6 @@ impl Reporter {
 /// Writes one report, on the reporter's thread: may block as long as it likes.
 fn write(report: Report) {
     match report {
-        Report::Info(text) => tracing::info!(target: "polity", "{text}"),
         Report::Warn(text) => tracing::warn!(target: "polity", "{text}"),
         Report::Loaded {
             policy,
@@ -312,15 +309,15 @@ pub(crate) mod tests {
         let mut texts = Vec::new();
         while !reporter.queue().waiting.is_empty() {
             reporter.write_next(|report| match report {
-                Report::Info(text) | Report::Warn(text) => texts.push(text),
+                Report::Warn(text) => texts.push(text),
                 other => panic!("{other:?}"),
             });
         }
         texts
     }
 
-    fn info(text: impl ToString) -> Report {
-        Report::Info(text.to_string())
+    fn sentence(text: impl ToString) -> Report {
+        Report::Warn(text.to_string())
     }
 
     #[test]
@@ -365,15 +362,15 @@ pub(crate) mod tests {
 
     #[test]
     fn sentences_are_events_without_fields_and_braces_in_them_mean_nothing() {
-        check(info("{a}"), "INFO polity: message={a}");
-        check(Report::Warn("{}".to_owned()), "WARN polity: message={}");
+        check(sentence("{a}"), "WARN polity: message={a}");
+        check(sentence("{}"), "WARN polity: message={}");
     }
 
     #[test]
     fn reports_that_do_not_fit_are_counted_and_the_count_is_said_once_with_the_next_one() {
         let reporter = Reporter::new();
         for n in 0..CAPACITY + 3 {
-            reporter.push(info(n));
+            reporter.push(sentence(n));
         }
         let texts = drain(&reporter);
         assert_eq!(texts.len(), CAPACITY + 1);
@@ -383,7 +380,7 @@ pub(crate) mod tests {
             texts[0]
         );
         assert_eq!((texts[1].as_str(), texts[CAPACITY].as_str()), ("0", "255"));
-        reporter.push(info("later"));
+        reporter.push(sentence("later"));
         assert_eq!(drain(&reporter), ["later"]);
     }
 
@@ -403,7 +400,7 @@ pub(crate) mod tests {
     fn a_flush_does_not_count_what_was_dropped() {
         let reporter = Reporter::new();
         for n in 0..2 * CAPACITY {
-            reporter.push(info(n));
+            reporter.push(sentence(n));
         }
         assert!(!reporter.flush(Duration::ZERO));
         drain(&reporter);
@@ -422,7 +419,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_thread_starts_with_the_first_report_and_a_flush_waits_for_it() {
-        send(info("nobody listens"));
+        send(sentence("nobody listens"));
         assert!(flush(Duration::from_secs(60)));
     }
 

@@ -53,12 +53,14 @@ impl Sleepers {
         fence(Ordering::SeqCst);
     }
 
-    /// Takes the announcement back, or notes the return from a park.
-    pub(crate) fn retract(&self, worker: usize) {
+    /// Takes the announcement back, or notes the return from a park. `false`: somebody had taken the bit, and has
+    /// unparked this worker or is about to, perhaps as the searcher.
+    pub(crate) fn retract(&self, worker: usize) -> bool {
         let (word, bit) = place(worker);
         // Ordering: Relaxed; whoever cleared it first has set or will set our token, and the token orders.
-        self.parked[word].fetch_and(!bit, Ordering::Relaxed);
+        let was_parked = self.parked[word].fetch_and(!bit, Ordering::Relaxed) & bit != 0;
         self.idle[word].fetch_and(!bit, Ordering::Relaxed);
+        was_parked
     }
 
     /// Whether anybody seems parked. For throttling only.
@@ -93,8 +95,11 @@ impl Sleepers {
         Some(worker)
     }
 
+    /// The sentinel is chosen last: as long as it keeps watch, nobody else has to be woken for that.
     fn pick(&self, prefer: usize, allows: impl Fn(usize) -> bool) -> Option<usize> {
-        if allows(prefer) && self.take(prefer) {
+        // Ordering: Relaxed; a role.
+        let sentinel = (self.sentinel.load(Ordering::Relaxed) as usize).wrapping_sub(1);
+        if prefer != sentinel && allows(prefer) && self.take(prefer) {
             return Some(prefer);
         }
         for (index, word) in self.parked.iter().enumerate() {
@@ -103,12 +108,12 @@ impl Sleepers {
             while bits != 0 {
                 let worker = index * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                if allows(worker) && self.take(worker) {
+                if worker != sentinel && allows(worker) && self.take(worker) {
                     return Some(worker);
                 }
             }
         }
-        None
+        (allows(sentinel) && self.take(sentinel)).then_some(sentinel)
     }
 
     /// Whether some worker is not parked.

@@ -160,16 +160,6 @@ impl CellPtr {
         unsafe { free(self.0) };
     }
 
-    /// Where the task was spawned.
-    ///
-    /// # Safety
-    /// As for `poll`, or the caller is the join handle.
-    #[cfg(test)]
-    pub(crate) unsafe fn spawned_at(self) -> &'static Location<'static> {
-        // SAFETY: alive, by our contract.
-        unsafe { self.head() }.spawned_at
-    }
-
     /// Join handle: is the output there?
     ///
     /// # Safety
@@ -256,6 +246,8 @@ fn replace<F: Future>(stage: &mut Stage<F>, with: Stage<F>) -> Result<(), Box<dy
 /// # Safety
 /// As for [`stage`].
 unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Context<'_>) -> bool {
+    // SAFETY: the cell is alive, by the contract passed on; heads are only ever shared.
+    let spawned_at = unsafe { cell.as_ref() }.spawned_at;
     // SAFETY: passed on.
     let stage = unsafe { stage::<F>(cell) };
     let polled = catch_unwind(AssertUnwindSafe(|| {
@@ -269,12 +261,12 @@ unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Con
     let output = match polled {
         Ok(Poll::Pending) => return false,
         Ok(Poll::Ready(output)) => Ok(output),
-        Err(payload) => Err(JoinError::panicked(id, payload)),
+        Err(payload) => Err(JoinError::panicked(id, spawned_at, payload)),
     };
     if let Err(payload) = replace(stage, Stage::Taken) {
         // The future's drop panicked: the task panicked, as in tokio. The output, if there was one, goes first.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(output)));
-        *stage = Stage::Output(Err(JoinError::panicked(id, payload)));
+        *stage = Stage::Output(Err(JoinError::panicked(id, spawned_at, payload)));
     } else {
         *stage = Stage::Output(output);
     }
@@ -284,11 +276,13 @@ unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Con
 /// # Safety
 /// As for [`stage`].
 unsafe fn cancel<F: Future>(cell: NonNull<CellHead>, id: TaskId) {
+    // SAFETY: the cell is alive, by the contract passed on; heads are only ever shared.
+    let spawned_at = unsafe { cell.as_ref() }.spawned_at;
     // SAFETY: passed on.
     let stage = unsafe { stage::<F>(cell) };
     let error = match replace(stage, Stage::Taken) {
-        Ok(()) => JoinError::cancelled(id),
-        Err(payload) => JoinError::panicked(id, payload),
+        Ok(()) => JoinError::cancelled(id, spawned_at),
+        Err(payload) => JoinError::panicked(id, spawned_at, payload),
     };
     *stage = Stage::Output(Err(error));
 }

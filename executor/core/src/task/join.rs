@@ -156,20 +156,22 @@ where
 /// Why a task has no output.
 pub struct JoinError {
     id: TaskId,
+    spawned_at: &'static Location<'static>,
     // A mutex makes the payload `Sync`; it is locked only here.
     panic: Option<Mutex<Box<dyn Any + Send + 'static>>>,
 }
 
 impl JoinError {
-    pub(super) fn cancelled(id: TaskId) -> Self {
-        JoinError { id, panic: None }
+    pub(super) fn cancelled(id: TaskId, spawned_at: &'static Location<'static>) -> Self {
+        JoinError { id, spawned_at, panic: None }
     }
 
-    pub(super) fn panicked(id: TaskId, payload: Box<dyn Any + Send>) -> Self {
-        JoinError {
-            id,
-            panic: Some(Mutex::new(payload)),
-        }
+    pub(super) fn panicked(
+        id: TaskId,
+        spawned_at: &'static Location<'static>,
+        payload: Box<dyn Any + Send>,
+    ) -> Self {
+        JoinError { id, spawned_at, panic: Some(Mutex::new(payload)) }
     }
 
     /// Whether the task was aborted, or its runtime shut down.
@@ -208,6 +210,11 @@ impl JoinError {
         self.id
     }
 
+    /// Where `spawn` was called.
+    pub fn spawned_at(&self) -> &'static Location<'static> {
+        self.spawned_at
+    }
+
     fn panic_text(&self) -> Option<String> {
         let payload = self
             .panic
@@ -221,8 +228,8 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.panic_text() {
-            None => write!(f, "task {} was cancelled", self.id),
-            Some(text) => write!(f, "task {} panicked with message {text:?}", self.id),
+            None => write!(f, "task {} (spawned at {}) was cancelled", self.id, self.spawned_at),
+            Some(text) => write!(f, "task {} (spawned at {}) panicked with message {text:?}", self.id, self.spawned_at),
         }
     }
 }

@@ -145,17 +145,17 @@ impl<M: Machine> Worker<M> {
         self.end_search();
         self.core.sleepers.announce(self.local.id.index());
         if self.refresh() == Phase::Closing {
-            self.core.sleepers.retract(self.local.id.index());
+            self.take_back_announcement();
             return Pass::Stop;
         }
         match self.find(Look::Last) {
             Found::Task(token) => {
-                self.core.sleepers.retract(self.local.id.index());
+                self.take_back_announcement();
                 self.run(token);
                 Pass::Ran
             }
             Found::LoopCut => {
-                self.core.sleepers.retract(self.local.id.index());
+                self.take_back_announcement();
                 Pass::Drive
             }
             Found::Nothing => {
@@ -163,6 +163,11 @@ impl<M: Machine> Worker<M> {
                 Pass::Park(self.prepare_park())
             }
         }
+    }
+
+    fn take_back_announcement(&mut self) {
+        // If somebody was faster, it may have made us the searcher: then the search ends with the next poll.
+        self.searcher |= !self.core.sleepers.retract(self.local.id.index());
     }
 
     /// Follows the current generation. The only place where the cached one changes, and never inside a callback.

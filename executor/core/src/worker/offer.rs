@@ -122,7 +122,7 @@ impl<M: Machine> Worker<M> {
                 }
                 Some((DsqId::Custom(number), at)) => {
                     shared += 1;
-                    self.into_custom(generation, offered.token, number, at);
+                    self.put_into_custom(generation, offered.token, number, at);
                 }
                 Some((DsqId::Global, Position::Tail)) => {
                     shared += 1;
@@ -168,7 +168,7 @@ impl<M: Machine> Worker<M> {
         self.recheck_kept(generation);
     }
 
-    fn into_custom(
+    fn put_into_custom(
         &mut self,
         generation: &Arc<Generation>,
         token: Token,

@@ -180,22 +180,28 @@ impl<M: Machine> Worker<M> {
 
     /// The thread is back from its park.
     pub fn unparked(&mut self, timed_out: bool) {
-        let sleepers = &self.core.sleepers;
-        let me = self.local.id.index();
-        sleepers.retract(me);
+        self.core.sleepers.retract(self.local.id.index());
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
         if timed_out {
             self.stats.sentinel_rounds += 1;
-        } else if self.watch.timed {
-            // Called away from the watch: the next one who parks takes it.
+        } else {
+            self.hand_over_the_watch();
+        }
+        self.look_at_the_clock();
+    }
+
+    /// This worker goes to work: somebody else should keep watch meanwhile.
+    fn hand_over_the_watch(&mut self) {
+        let sleepers = &self.core.sleepers;
+        if self.watch.timed {
             self.watch = Watch::default();
-            sleepers.leave_watch(me);
-        } else if !sleepers.has_sentinel() && sleepers.any_parked() {
-            // The runtime was quiet, and is not any more: somebody should keep watch over us.
+            sleepers.leave_watch(self.local.id.index());
+        }
+        if !sleepers.has_sentinel() && sleepers.any_parked() {
+            // Whoever parks next takes the watch; the one that is woken here finds nothing and does.
             self.end_search();
             self.core.notify(self.local.id);
         }
-        self.look_at_the_clock();
     }
 }
