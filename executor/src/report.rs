@@ -388,8 +388,8 @@ pub(crate) mod tests {
     fn a_flush_is_over_when_what_was_sent_before_is_written_and_not_earlier() {
         let reporter = Reporter::new();
         assert!(reporter.flush(Duration::ZERO));
-        reporter.push(info(1));
-        reporter.push(info(2));
+        reporter.push(sentence(1));
+        reporter.push(sentence(2));
         reporter.write_next(drop);
         assert!(!reporter.flush(Duration::ZERO));
         reporter.write_next(drop);
@@ -410,8 +410,8 @@ pub(crate) mod tests {
     #[test]
     fn a_subscriber_that_panics_loses_its_event_and_nothing_else() {
         let reporter = Reporter::new();
-        reporter.push(info(1));
-        reporter.push(info(2));
+        reporter.push(sentence(1));
+        reporter.push(sentence(2));
         reporter.write_next(|_| panic!("in the subscriber"));
         assert_eq!(drain(&reporter), ["2"]);
         assert!(reporter.flush(Duration::ZERO));

@@ -254,7 +254,8 @@ impl<'a> Host<'a> {
     }
 
     /// How many tasks wait in a DSQ, or `None` if it does not exist. May change at once. Counts entries whose task
-    /// has been aborted until they are passed.
+    /// has been aborted until they are passed; does not count what was inserted in `select_worker` and `enqueue` for
+    /// the other tasks of the batch that is being offered, since that is carried out afterwards.
     ///
     /// ```
     /// # use polity_policy::DsqId;

@@ -115,11 +115,13 @@ impl fmt::Debug for WorkerId {
 #[non_exhaustive]
 pub enum DsqId {
     /// In `dispatch`, the local DSQ of the worker to be filled. In `select_worker` and `enqueue`, that of the
-    /// worker that `select_worker` chose (in `select_worker` itself: of the worker that it will return).
+    /// worker that `select_worker` chose (in `select_worker` itself: of the worker that it will return); where
+    /// `select_worker` was skipped, that of the task's last worker.
     Local,
     /// The local DSQ of this worker.
     LocalOn(WorkerId),
-    /// One per runtime. Every worker takes from it by itself when its local DSQ is empty.
+    /// One per runtime. Every worker takes from it by itself when its local DSQ is empty, several at a time when
+    /// many wait. A task whose affinity forbids that worker is passed over and keeps its place.
     Global,
     /// One that the policy created with [`Host::create_dsq`](crate::Host::create_dsq), by the number it chose,
     /// from 0 to [`DsqId::MAX_CUSTOM`].

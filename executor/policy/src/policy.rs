@@ -43,7 +43,8 @@ pub enum DequeueReason {
 
 /// A scheduling policy. Only [`name`](Policy::name) must be written; a policy with nothing else runs every task.
 ///
-/// All callbacks take `&self` and may run on several workers at once: state needs locks or atomics of its own.
+/// All callbacks take `&self` and may run on several workers at once: state needs locks or atomics of its own. Calls
+/// that name one worker ([`Host::worker`]) never overlap, so state kept per worker has no rivals.
 /// They are called by workers between polls, except `init` and `exit`, which get a thread of their own. Core holds
 /// no lock during a callback. A callback must not block: its worker polls nothing meanwhile. **A panic in any
 /// callback ejects the policy**; no task is lost by it.
@@ -196,7 +197,8 @@ pub trait Policy: Send + Sync + 'static {
 
     /// `worker` has nothing in its local DSQ nor in the global one: fill it, with `insert` for tasks whose ids the
     /// policy kept, with `move_to_local` for those in a custom DSQ. `prev` is the task that the worker has just
-    /// polled, if it is still runnable: it is polled again if nothing else is found.
+    /// polled, if it is still runnable. It is in nobody's custody: if the worker finds something else to run, `prev` is
+    /// enqueued again; if not, it is polled again without an `enqueue` in between.
     ///
     /// A round that inserts or moves something but leaves the worker with nothing to run is followed by another,
     /// 32 at most (`SCX_DSP_MAX_LOOPS` in sched_ext); then the worker serves I/O and control before it asks again.

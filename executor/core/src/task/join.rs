@@ -163,7 +163,11 @@ pub struct JoinError {
 
 impl JoinError {
     pub(super) fn cancelled(id: TaskId, spawned_at: &'static Location<'static>) -> Self {
-        JoinError { id, spawned_at, panic: None }
+        JoinError {
+            id,
+            spawned_at,
+            panic: None,
+        }
     }
 
     pub(super) fn panicked(
@@ -171,7 +175,11 @@ impl JoinError {
         spawned_at: &'static Location<'static>,
         payload: Box<dyn Any + Send>,
     ) -> Self {
-        JoinError { id, spawned_at, panic: Some(Mutex::new(payload)) }
+        JoinError {
+            id,
+            spawned_at,
+            panic: Some(Mutex::new(payload)),
+        }
     }
 
     /// Whether the task was aborted, or its runtime shut down.
@@ -228,8 +236,16 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.panic_text() {
-            None => write!(f, "task {} (spawned at {}) was cancelled", self.id, self.spawned_at),
-            Some(text) => write!(f, "task {} (spawned at {}) panicked with message {text:?}", self.id, self.spawned_at),
+            None => write!(
+                f,
+                "task {} (spawned at {}) was cancelled",
+                self.id, self.spawned_at
+            ),
+            Some(text) => write!(
+                f,
+                "task {} (spawned at {}) panicked with message {text:?}",
+                self.id, self.spawned_at
+            ),
         }
     }
 }
