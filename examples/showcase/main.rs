@@ -8,7 +8,8 @@
 //! second somebody asks for `/ping`. The phases (`phases.rs`) differ in nothing but the policy. What to look at
 //! (`table.rs`): how long the slowest percent of the `/ping`s took, and that no phase has an error.
 //!
-//! It is not a benchmark: clients and server share the machine's cores.
+//! A panic message in the third phase is part of the play. The `work/s` say what the policies cost; but it is not a
+//! benchmark, since clients and server share the machine's cores, and on a busy machine the kernel adds milliseconds.
 
 // The seams that this lint guards are the runtime's. A load generator lives by the clock.
 #![allow(clippy::disallowed_methods)]
@@ -35,7 +36,7 @@ use server::Server;
 #[derive(Parser)]
 #[command(name = "showcase")]
 struct Args {
-    /// Length of the whole run.
+    /// Length of the whole run, warm-up included.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(5..=3600))]
     seconds: u64,
 
@@ -46,6 +47,10 @@ struct Args {
     /// Connections that ask for `/work`, each as soon as its last answer is there.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     work_connections: u32,
+
+    /// Workers of the server.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
 
     /// Print the figures once more as one line of JSON, the last line on stdout.
     #[arg(long)]
@@ -76,7 +81,7 @@ fn run(args: &Args) -> Result<u64, Box<dyn Error>> {
         .init();
 
     let runtime = polity::Builder::new()
-        .worker_threads(2)
+        .worker_threads(args.workers.into())
         .thread_name("showcase")
         .build()?;
     let server = Server::start(&runtime)?;
