@@ -124,7 +124,10 @@ impl<M: Machine> Worker<M> {
     pub fn pass(&mut self) -> Pass {
         self.passes = self.passes.wrapping_add(1);
         if self.pace.is_due() {
-            self.look_at_the_clock();
+            let now = self.look_at_the_clock();
+            if self.generation.is_some() {
+                self.adopt_stale_ingress(now);
+            }
         }
         if self.refresh() == Phase::Closing {
             return Pass::Stop;

@@ -14,6 +14,8 @@ use crate::machine::Machine;
 use crate::task::token::Token;
 use crate::worker::{Look, Worker, local};
 
+/// In one poll for longer than this: others offer the ingress to the policy.
+const STALE_INGRESS_NS: u64 = 50_000;
 /// In one poll for longer than this: the LIFO slot and `prev` may be taken.
 const STALE_SLOT_NS: u64 = 100_000;
 /// In one poll for longer than this: the local DSQ may be taken from, under a policy.
@@ -93,6 +95,26 @@ impl<M: Machine> Worker<M> {
             }
         }
         None
+    }
+
+    /// Under a policy: takes over the ingress of workers that are in one long poll, so that the policy hears of those
+    /// tasks. Called whenever the clock is read.
+    pub(super) fn adopt_stale_ingress(&mut self, now: u64) {
+        for victim in 0..self.core.worker_count() {
+            let seat = &self.core.seats[victim];
+            // Ordering: Relaxed; a sample.
+            let polls = seat.polls.load(Ordering::Relaxed);
+            let in_poll_for = self.sightings.note(victim, polls, now);
+            if victim == self.local.id.index()
+                || in_poll_for < STALE_INGRESS_NS
+                || seat.ingress.is_empty()
+            {
+                continue;
+            }
+            if retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some() {
+                self.stats.steals += 1;
+            }
+        }
     }
 
     fn steal_from(&mut self, victim: usize, now: u64) -> Option<Token> {
