@@ -30,6 +30,7 @@ impl<M: Machine> Core<M> {
             return;
         }
         self.injector.close();
+        self.seats.iter().for_each(|seat| seat.inbox.close());
         self.unload(ExitKind::Shutdown, "");
         // Workers look at the phase when the epoch changes.
         self.published.bump();

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::PoisonError;
 
-use polity_policy::{Attributes, WorkerId};
+use polity_policy::{Attributes, Position, WorkerId};
 
 use crate::core::Core;
 use crate::machine::Machine;
@@ -122,16 +122,24 @@ impl<M: Machine> Core<M> {
         match local {
             // A worker that is still seated has not begun to close.
             Some(local) if self.is_open() => self.push_ingress(local, token),
-            None if !token.header().is_restricted() => {
+            Some(_) => self.give_slot(token.cancel()),
+            None => {
+                // The queues themselves say whether it is too late: between a look at the phase and a push, the last
+                // worker could have left.
                 let header = token.header();
                 let entry = token.into_entry(Resting::Ingress);
-                match self.injector.push(entry) {
-                    Ok(()) => self.notify(header.last_worker()),
+                let pushed = if header.is_restricted() {
+                    self.seats[self.eligible_worker(header).index()]
+                        .inbox
+                        .push(entry, Position::Tail)
+                } else {
+                    self.injector.push(entry)
+                };
+                match pushed {
+                    Ok(()) => self.notify_for(header),
                     Err(refused) => self.give_slot(refused.entry.redeem().cancel()),
                 }
             }
-            None if self.is_open() => self.push_inbox(token),
-            _ => self.give_slot(token.cancel()),
         }
     }
 

@@ -92,7 +92,7 @@ impl<M: Machine> Core<M> {
             return self.push_inbox(token);
         }
         self.injector.push_woken(token.into_entry(Resting::Ingress));
-        self.notify(header.last_worker());
+        self.notify_for(header);
     }
 
     /// To a worker that the task's mask allows.
@@ -102,10 +102,17 @@ impl<M: Machine> Core<M> {
         self.seats[worker.index()]
             .inbox
             .extend([token.into_entry(Resting::Ingress)]);
-        let woken = self.sleepers.wake_one(worker.index(), |worker| {
-            header.allows(WorkerId::new(worker as u16))
-        });
-        if let Some(woken) = woken {
+        self.notify_for(header);
+    }
+
+    /// After a push of this task to the injector or an inbox.
+    pub(crate) fn notify_for(&self, header: &Header) {
+        let prefer = header.last_worker();
+        if !header.is_restricted() {
+            return self.notify(prefer);
+        }
+        let allows = |worker| header.allows(WorkerId::new(worker as u16));
+        if let Some(woken) = self.sleepers.wake_one(prefer.index(), allows) {
             self.unpark(WorkerId::new(woken as u16));
         }
     }

@@ -161,6 +161,11 @@ impl<M: Machine> Worker<M> {
                 self.take_back_announcement();
                 Pass::Drive
             }
+            // A callback of this look woke a task on this thread: such a push looks at nobody's announcement.
+            Found::Nothing if !self.local.ingress.is_empty() => {
+                self.take_back_announcement();
+                Pass::Drive
+            }
             Found::Nothing => {
                 self.loop_cuts.forget();
                 Pass::Park(self.prepare_park())

@@ -132,7 +132,10 @@ impl<M: Machine> Worker<M> {
 
     fn finish(&mut self, token: Token) {
         self.stats.completed += 1;
+        // The joiner is woken as if by the task itself, and runs next.
+        self.local.place.set(Place::Poll);
         let slot = token.finish();
+        self.local.place.set(Place::Between);
         self.local.slots.borrow_mut().give(slot);
     }
 
