@@ -159,7 +159,7 @@ impl<M: Machine> HostCall<'_, M> {
     }
 
     /// One round of `dispatch`, and the `dequeue`s that follow from it.
-    pub(crate) fn dispatch(&self, prev: Option<&TaskView<'_>>) -> Verdict {
+    pub(crate) fn ask_for_work(&self, prev: Option<&TaskView<'_>>) -> Verdict {
         self.notes.progress.set(false);
         let verdict = self.call(Callback::Dispatch, |policy, host| {
             policy.dispatch(host, self.local.id, prev);
@@ -187,7 +187,7 @@ impl<M: Machine> HostCall<'_, M> {
     }
 
     /// An aborted task that the policy knew as runnable: it has left custody, if it was in it, and wants nothing more.
-    pub(crate) fn cancelled(&self, task: &TaskView<'static>, left_custody: bool) -> Verdict {
+    pub(crate) fn tell_cancelled(&self, task: &TaskView<'static>, left_custody: bool) -> Verdict {
         if left_custody {
             self.notes.departed.borrow_mut().push(Departed {
                 view: *task,
@@ -200,11 +200,11 @@ impl<M: Machine> HostCall<'_, M> {
         })
     }
 
-    pub(crate) fn running(&self, task: &TaskView<'_>) -> Verdict {
+    pub(crate) fn tell_running(&self, task: &TaskView<'_>) -> Verdict {
         self.call(Callback::Running, |policy, host| policy.running(host, task))
     }
 
-    pub(crate) fn stopping(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
+    pub(crate) fn tell_stopped(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
         self.call(Callback::Stopping, |policy, host| {
             policy.stopping(host, task, stopped, &self.local.place);
         })

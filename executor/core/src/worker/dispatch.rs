@@ -57,7 +57,7 @@ impl<M: Machine> Worker<M> {
         let prev = Entry::peek(self.seat.prev.load(Ordering::Relaxed)).map(|header| header.view());
         for _ in 0..MAX_ROUNDS {
             self.stats.dispatches += 1;
-            let verdict = self.host_call(generation).dispatch(prev.as_ref());
+            let verdict = self.host_call(generation).ask_for_work(prev.as_ref());
             self.collect_notes();
             self.recheck_kept(generation);
             if let Some(token) = self.take_local().or_else(|| self.take_global()) {

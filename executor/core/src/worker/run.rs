@@ -79,7 +79,8 @@ impl<M: Machine> Worker<M> {
         let header = token.header();
         let mut view = header.view();
         self.local.current.set(Some(view.id()));
-        let told = self.host_call(generation).running(&view);
+        // What the policy answers does not matter here; one that has ended is not told more.
+        let _ = self.host_call(generation).tell_running(&view);
         let done = self.poll(&mut token);
         view = header.view();
         let stopped = match done {
@@ -87,9 +88,7 @@ impl<M: Machine> Worker<M> {
             false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
             false => Stopped::Waiting,
         };
-        // One that ended during `running` is not told more: `call` sees that by itself.
-        let _ = told;
-        let _ = self.host_call(generation).stopping(&view, stopped);
+        let _ = self.host_call(generation).tell_stopped(&view, stopped);
         if stopped != Stopped::StillRunnable {
             header.set_seen_by(0);
         }
@@ -147,7 +146,7 @@ impl<M: Machine> Worker<M> {
             if header.seen_by() == generation.number.number() {
                 let _ = self
                     .host_call(&generation)
-                    .cancelled(&header.view(), header.left_custody_by_abort());
+                    .tell_cancelled(&header.view(), header.left_custody_by_abort());
             }
             self.generation = Some(generation);
         }
