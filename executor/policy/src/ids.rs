@@ -120,8 +120,8 @@ pub enum DsqId {
     Local,
     /// The local DSQ of this worker.
     LocalOn(WorkerId),
-    /// One per runtime. Every worker takes from it by itself when its local DSQ is empty, several at a time when
-    /// many wait. A task whose affinity forbids that worker is passed over and keeps its place.
+    /// One per runtime. Every worker takes from it by itself when its local DSQ is empty (and in every 32nd cycle
+    /// before that), several at a time when many wait. A task whose affinity forbids that worker is passed over and keeps its place.
     Global,
     /// One that the policy created with [`Host::create_dsq`](crate::Host::create_dsq), by the number it chose,
     /// from 0 to [`DsqId::MAX_CUSTOM`].
