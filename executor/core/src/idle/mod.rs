@@ -17,7 +17,7 @@ pub(crate) struct Sleepers {
     parked: Box<[AtomicU64]>,
     /// A hint for policies: idle and not claimed. A policy that claims and forgets loses nothing.
     idle: Box<[AtomicU64]>,
-    /// One bit: somebody is looking for work to steal.
+    /// 1 + the worker that is looking for work to steal, or is being unparked to do so; 0 for none.
     searching: AtomicU64,
     /// 1 + the worker that keeps watch while others run, or 0.
     sentinel: AtomicU64,
@@ -91,7 +91,7 @@ impl Sleepers {
         }
         let worker = self.pick(prefer, |_| true)?;
         // Ordering: Relaxed; before the unpark, so that the worker which ends the search comes after it.
-        self.searching.store(1, Ordering::Relaxed);
+        self.searching.store(worker as u64 + 1, Ordering::Relaxed);
         Some(worker)
     }
 
@@ -163,14 +163,23 @@ impl Sleepers {
 
     /// Becomes the searcher, if nobody is. At most one: thieves that search for the same work only take cache
     /// lines from each other.
-    pub(crate) fn begin_search(&self) -> bool {
+    pub(crate) fn begin_search(&self, worker: usize) -> bool {
         // Ordering: Relaxed; a throttle, not a lock.
         self.searching.load(Ordering::Relaxed) == 0
-            && self.searching.swap(1, Ordering::Relaxed) == 0
+            && self.searching.swap(worker as u64 + 1, Ordering::Relaxed) == 0
     }
 
     pub(crate) fn end_search(&self) {
         self.searching.store(0, Ordering::Relaxed);
+    }
+
+    /// Gives the role up if it was handed to this worker behind its back: whoever unparks a worker names it the searcher
+    /// just before, and the worker may have found something by then. Asked whenever the clock is read, because nobody
+    /// else is unparked while the role is taken.
+    pub(crate) fn decline_search(&self, worker: usize) {
+        if self.searching.load(Ordering::Relaxed) == worker as u64 + 1 {
+            self.end_search();
+        }
     }
 
     pub(crate) fn somebody_searches(&self) -> bool {

@@ -73,7 +73,7 @@ impl<M: Machine> Worker<M> {
             return None;
         }
         if look == Look::First && !self.searcher {
-            if !self.core.sleepers.begin_search() {
+            if !self.core.sleepers.begin_search(self.local.id.index()) {
                 return None;
             }
             self.searcher = true;

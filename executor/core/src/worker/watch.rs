@@ -104,6 +104,9 @@ impl<M: Machine> Worker<M> {
     pub(super) fn look_at_the_clock(&mut self) -> u64 {
         let now = self.core.machine.now();
         self.pace.read(now);
+        if !self.searcher {
+            self.core.sleepers.decline_search(self.local.id.index());
+        }
         self.local.now.set(now);
         // Ordering: Relaxed; a coarse stamp for other threads.
         self.core.clock.store(now, Ordering::Relaxed);
