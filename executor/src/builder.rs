@@ -153,6 +153,7 @@ impl Builder {
         let driver = Driver::new(self.max_blocking_threads, &blocking_name)
             .map_err(io_error("starting the I/O and timer driver"))?;
 
+        let tokio = driver.handle().expect("just started");
         let (control, requests) = channel();
         let mut config = CoreConfig::new(workers);
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
@@ -162,6 +163,7 @@ impl Builder {
             core,
             control: control.clone(),
             exits: Arc::clone(&exits),
+            tokio,
         });
         let control = Control::new(core, requests, control, exits);
         let control = thread::Builder::new()

@@ -40,7 +40,7 @@ impl fmt::Debug for EnterGuard<'_> {
 pub(crate) fn enter(handle: &Handle) -> EnterGuard<'_> {
     let before = set(Some(handle.clone()));
     EnterGuard {
-        _tokio: handle.core().machine().driver.handle().enter(),
+        _tokio: handle.tokio().enter(),
         before,
         _not_send: PhantomData,
     }

@@ -272,21 +272,33 @@ impl Control {
 
     /// `exit` and drop for those that no worker can be inside of any more.
     fn finish_quiet(&mut self) {
-        for retired in self.retiring.extract_if(.., |retired| retired.is_quiet()) {
-            let name = retired.name().to_owned();
-            let started = disposable("polity-exit", move || {
-                if let Some(message) = retired.finish() {
-                    report::send(Report::Warn(format!(
-                        "policy {name:?} panicked in exit or drop: {message}"
-                    )));
-                }
-            });
-            if let Err(error) = started {
-                report::send(Report::Warn(format!(
-                    "no thread for the exit of a policy: {error}"
-                )));
+        let quiet: Vec<_> = self
+            .retiring
+            .extract_if(.., |retired| retired.is_quiet())
+            .collect();
+        for retired in quiet {
+            // Shared, so that it comes back if there is no thread for it.
+            let place = Arc::new(Mutex::new(Some(retired)));
+            let on_thread = Arc::clone(&place);
+            if disposable("polity-exit", move || finish(&on_thread)).is_err() {
+                self.retiring.extend(take(&place));
             }
         }
+    }
+}
+
+fn take(place: &Mutex<Option<Retired<RealMachine>>>) -> Option<Retired<RealMachine>> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// The end of a policy, on a disposable thread.
+fn finish(place: &Mutex<Option<Retired<RealMachine>>>) {
+    let Some(retired) = take(place) else { return };
+    let name = retired.name().to_owned();
+    if let Some(message) = retired.finish() {
+        report::send(Report::Warn(format!(
+            "policy {name:?} panicked in exit or drop: {message}"
+        )));
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) core: &'static Core<RealMachine>,
     pub(crate) control: Sender<Request>,
     pub(crate) exits: Arc<Exits>,
+    /// Not in the core, which lives for ever: the handle keeps two descriptors open.
+    pub(crate) tokio: tokio::runtime::Handle,
 }
 
 impl Sysrq for Shared {
@@ -77,6 +79,10 @@ impl Handle {
         self.shared.core
     }
 
+    pub(crate) fn tokio(&self) -> &tokio::runtime::Handle {
+        &self.shared.tokio
+    }
+
     /// The runtime of this thread: of the task that runs on it, or of `block_on` or `enter`.
     ///
     /// # Panics
@@ -119,7 +125,7 @@ impl Handle {
         );
         let _entered = self.enter();
         // tokio's own `block_on` polls and parks; it drives nothing, the workers do.
-        self.core().machine().driver.handle().block_on(future)
+        self.tokio().block_on(future)
     }
 
     /// Spawns a task. It runs also if the handle is dropped.
@@ -161,14 +167,15 @@ impl Handle {
         R: Send + 'static,
     {
         let handle = self.clone();
-        let driver = &self.core().machine().driver;
         // Started here and not in the task, so that no policy can delay it.
-        let running = driver.handle().spawn_blocking(move || {
+        let running = self.tokio().spawn_blocking(move || {
             let _entered = handle.enter();
             body()
         });
-        self.core()
-            .spawn(Location::caller(), blocking::wait_for(running))
+        self.core().spawn(
+            Location::caller(),
+            blocking::wait_for(blocking::AbortOnDrop(running)),
+        )
     }
 
     /// Loads a policy, or swaps the loaded one for it: there is no moment under the built-in FIFO in between. Blocks until
@@ -265,7 +272,7 @@ mod blocking {
 
     use tokio::task::JoinHandle;
 
-    struct AbortOnDrop<R>(JoinHandle<R>);
+    pub(super) struct AbortOnDrop<R>(pub(super) JoinHandle<R>);
 
     impl<R> Drop for AbortOnDrop<R> {
         fn drop(&mut self) {
@@ -274,8 +281,7 @@ mod blocking {
     }
 
     /// The output of a blocking call; a panic in it is the panic of this task.
-    pub(super) async fn wait_for<R>(running: JoinHandle<R>) -> R {
-        let mut running = AbortOnDrop(running);
+    pub(super) async fn wait_for<R>(mut running: AbortOnDrop<R>) -> R {
         match (&mut running.0).await {
             Ok(output) => output,
             Err(error) => match error.try_into_panic() {

@@ -187,7 +187,7 @@ thread_local! {
 
 /// Gives tasks on this thread tokio's cooperative budget. `false`: tokio has changed, and they run without.
 pub(crate) fn install_budget(driver: &Driver) -> bool {
-    let budget = Budget::new(driver.handle());
+    let budget = Budget::new(&driver.handle().expect("workers end before the driver"));
     let constrained = budget.is_constrained();
     BUDGET.set(Some(budget));
     constrained

@@ -17,6 +17,7 @@
 //! | `worker` | the cycle |
 
 #![deny(unsafe_code)] // allowed in `task`, with the obligations written beside each use
+#![cfg_attr(polity_loom, allow(dead_code))] // the models use parts of the protocols; the std build still warns
 
 mod sync;
 
@@ -39,7 +40,22 @@ mod worker;
 #[cfg(polity_loom)]
 mod hosting {
     //! Under loom only the publication protocol is compiled: the rest leans on crates that loom cannot see into.
+    #[cfg(test)]
+    #[allow(unsafe_code)] // loom's cells hand out raw pointers
+    mod loom_tests;
     pub(crate) mod published;
+}
+
+#[cfg(all(test, polity_loom))]
+mod model {
+    //! `RUSTFLAGS="--cfg polity_loom" cargo test -p polity-core --release --lib loom` runs all models.
+
+    /// Runs `body` under all interleavings, or those with at most so many preemptions.
+    pub(crate) fn check(preemptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = preemptions;
+        builder.check(body);
+    }
 }
 
 #[cfg(not(polity_loom))]

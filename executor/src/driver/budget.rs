@@ -128,8 +128,9 @@ mod tests {
         let driver = Driver::new(None, "blocking").unwrap();
         thread::scope(|s| {
             s.spawn(|| {
-                let _entered = driver.handle().enter();
-                let budget = Budget::new(driver.handle());
+                let handle = driver.handle().unwrap();
+                let _entered = handle.enter();
+                let budget = Budget::new(&driver.handle().unwrap());
                 assert!(budget.is_constrained());
                 f(&driver, budget);
             });
@@ -162,8 +163,9 @@ mod tests {
         let mut seat = driver.try_seat().unwrap();
         thread::scope(|s| {
             s.spawn(|| {
-                let _entered = driver.handle().enter();
-                let mut budget = Budget::new(driver.handle());
+                let handle = driver.handle().unwrap();
+                let _entered = handle.enter();
+                let mut budget = Budget::new(&driver.handle().unwrap());
                 assert!(budget.is_constrained());
                 budget.refresh();
                 assert_eq!(use_up(), MOST_UNITS - 1);
@@ -178,7 +180,7 @@ mod tests {
         check(|driver, mut budget| {
             let mut seat = driver.try_seat().unwrap();
             // A foreign task that uses its own budget up, several times.
-            driver.handle().spawn(async {
+            driver.handle().unwrap().spawn(async {
                 for _ in 0..1000 {
                     coop::consume_budget().await;
                 }
@@ -271,7 +273,7 @@ mod tests {
                     if first {
                         LATE.with_borrow_mut(|late| *late = None);
                     }
-                    let mut budget = Budget::new(driver.handle());
+                    let mut budget = Budget::new(&driver.handle().unwrap());
                     budget.refresh();
                     LATE.set(Some(LastRefresh(budget)));
                 });

@@ -45,7 +45,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU8};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -65,14 +65,20 @@ const INTERRUPTED: u8 = 2;
 pub(crate) struct Driver {
     /// The slot, and the try-lock for it; empty after [`Driver::shutdown`]. Nobody ever blocks on this lock.
     slot: Mutex<Option<Slot>>,
-    /// What wakes the future that the runtime blocks on, whichever thread that is on.
-    bell: Waker,
-    /// The handle of the runtime; outlives it.
-    handle: Handle,
+    /// What others than the seated thread use; empty after [`Driver::shutdown`]. Written once, then.
+    outside: RwLock<Option<Outside>>,
     /// `ASLEEP` and `INTERRUPTED`; see the protocol.
     signal: AtomicU8,
     /// A task was woken on the seated thread during its park. Only that thread reads or writes it.
     woken_here: AtomicBool,
+}
+
+/// Both keep tokio's two descriptors open, so they must not outlive a shutdown: the machine does.
+struct Outside {
+    /// What wakes the future that the runtime blocks on, whichever thread that is on.
+    bell: Waker,
+    /// The handle of the runtime.
+    handle: Handle,
 }
 
 /// What the seat protects.
@@ -127,8 +133,10 @@ impl Driver {
             ));
         }
         Ok(Driver {
-            bell,
-            handle: runtime.handle().clone(),
+            outside: RwLock::new(Some(Outside {
+                bell,
+                handle: runtime.handle().clone(),
+            })),
             slot: Mutex::new(Some(Slot {
                 alarm: Box::pin(None),
                 runtime,
@@ -139,8 +147,17 @@ impl Driver {
     }
 
     /// The tokio handle that workers keep entered for their thread's life, so that sockets and timers find this slot.
-    pub(crate) fn handle(&self) -> &Handle {
-        &self.handle
+    /// `None` after a shutdown.
+    pub(crate) fn handle(&self) -> Option<Handle> {
+        let outside = self.outside.read().unwrap_or_else(PoisonError::into_inner);
+        outside.as_ref().map(|outside| outside.handle.clone())
+    }
+
+    fn ring(&self) {
+        let outside = self.outside.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outside) = &*outside {
+            outside.bell.wake_by_ref();
+        }
     }
 
     /// One zero-timeout round, if nobody is seated: about 60 foreign tasks, ready sockets, due timers.
@@ -179,7 +196,7 @@ impl Driver {
         let before = self.signal.fetch_or(INTERRUPTED, AcqRel);
         // Also if somebody interrupted before us: he may have been preempted between this word and his ring.
         if before & ASLEEP != 0 {
-            self.bell.wake_by_ref();
+            self.ring();
         }
     }
 
@@ -193,13 +210,14 @@ impl Driver {
             self.woken_here.store(true, Relaxed);
             // An event alone does not make `block_on` poll its future again. On the thread that drives, this wake sets
             // a flag and writes no `eventfd`.
-            self.bell.wake_by_ref();
+            self.ring();
         }
     }
 
     /// How many tasks live on tokio's side, started by libraries through `tokio::spawn`. Not for a hot path.
     pub(crate) fn foreign_tasks(&self) -> usize {
-        self.handle.metrics().num_alive_tasks()
+        self.handle()
+            .map_or(0, |handle| handle.metrics().num_alive_tasks())
     }
 
     /// Drops foreign tasks, sockets' registrations and timers, and gives blocking calls up to `timeout` to end (none if
@@ -216,6 +234,7 @@ impl Driver {
         if let Some(slot) = slot {
             slot.shutdown(timeout);
         }
+        *self.outside.write().unwrap_or_else(PoisonError::into_inner) = None;
         true
     }
 }

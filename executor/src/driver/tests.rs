@@ -114,7 +114,8 @@ fn of_many_interrupts_that_race_with_the_park_none_is_lost() {
 #[test]
 fn a_timer_that_wakes_a_task_ends_the_park() {
     let driver = driver();
-    let _entered = driver.handle().enter();
+    let handle = driver.handle().unwrap();
+    let _entered = handle.enter();
     let task = LocalWake::new(&driver);
     let waker = Waker::from(task.clone());
     let mut sleep = pin!(tokio::time::sleep(Duration::from_millis(5)));
@@ -132,7 +133,8 @@ fn a_timer_that_wakes_a_task_ends_the_park() {
 #[test]
 fn a_socket_that_wakes_tasks_ends_the_park_once() {
     let driver = driver();
-    let _entered = driver.handle().enter();
+    let handle = driver.handle().unwrap();
+    let _entered = handle.enter();
     let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_nonblocking(true).unwrap();
     let to = receiver.local_addr().unwrap();
@@ -162,7 +164,8 @@ fn a_socket_that_wakes_tasks_ends_the_park_once() {
 #[test]
 fn a_zero_timeout_round_serves_a_socket() {
     let driver = driver();
-    let _entered = driver.handle().enter();
+    let handle = driver.handle().unwrap();
+    let _entered = handle.enter();
     let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_nonblocking(true).unwrap();
     let to = receiver.local_addr().unwrap();
@@ -191,7 +194,8 @@ fn a_park_ends_at_its_timeout_and_not_before() {
 #[test]
 fn the_alarm_of_an_earlier_park_does_not_ring_in_a_later_one() {
     let driver = driver();
-    let _entered = driver.handle().enter();
+    let handle = driver.handle().unwrap();
+    let _entered = handle.enter();
     let mut seat = driver.try_seat().unwrap();
     driver.interrupt();
     assert_eq!(seat.park(Some(Duration::MAX)), Parked::Interrupted);
@@ -235,7 +239,7 @@ fn only_one_thread_is_seated() {
 #[test]
 fn foreign_tasks_are_counted_and_run_by_rounds() {
     let driver = driver();
-    let task = driver.handle().spawn(async {
+    let task = driver.handle().unwrap().spawn(async {
         tokio::task::yield_now().await;
     });
     assert_eq!(driver.foreign_tasks(), 1);
@@ -253,7 +257,7 @@ fn a_foreign_task_from_outside_runs_while_we_are_parked_and_its_wake_ends_the_pa
         s.spawn(|| {
             wait_until_asleep(&driver);
             let waker = Waker::from(task.clone());
-            driver.handle().spawn(async move { waker.wake() });
+            driver.handle().unwrap().spawn(async move { waker.wake() });
         });
         assert_eq!(driver.try_seat().unwrap().park(None), Parked::Woken);
     });
@@ -262,7 +266,10 @@ fn a_foreign_task_from_outside_runs_while_we_are_parked_and_its_wake_ends_the_pa
 #[test]
 fn a_foreign_task_that_panics_does_not_hurt_the_slot() {
     let driver = driver();
-    let task = driver.handle().spawn(async { panic!("on purpose") });
+    let task = driver
+        .handle()
+        .unwrap()
+        .spawn(async { panic!("on purpose") });
     while !task.is_finished() {
         assert!(driver.drive());
     }
@@ -275,7 +282,7 @@ fn a_foreign_task_that_panics_does_not_hurt_the_slot() {
 fn driving_inside_a_block_on_panics_and_the_slot_survives() {
     let driver = driver();
     let inside = catch_unwind(AssertUnwindSafe(|| {
-        driver.handle().block_on(async { driver.drive() })
+        driver.handle().unwrap().block_on(async { driver.drive() })
     }));
     assert!(inside.is_err());
     assert!(driver.drive());
@@ -305,7 +312,7 @@ fn a_shutdown_waits_for_a_blocking_call_only_if_told_to() {
         let (release, released) = mpsc::channel();
         let (done, is_done) = mpsc::channel();
         let (begun, has_begun) = mpsc::channel();
-        driver.handle().spawn_blocking(move || {
+        driver.handle().unwrap().spawn_blocking(move || {
             begun.send(()).unwrap();
             released.recv().unwrap();
             done.send(()).unwrap();
@@ -325,10 +332,13 @@ fn a_driver_can_be_shut_down_and_dropped_by_an_async_task() {
     let host = driver();
     for explicitly in [true, false] {
         let driver = driver();
-        driver.handle().spawn(std::future::pending::<()>());
+        driver.handle().unwrap().spawn(std::future::pending::<()>());
         let (release, released) = mpsc::channel::<()>();
-        driver.handle().spawn_blocking(move || released.recv());
-        let task = host.handle().spawn(async move {
+        driver
+            .handle()
+            .unwrap()
+            .spawn_blocking(move || released.recv());
+        let task = host.handle().unwrap().spawn(async move {
             if explicitly {
                 assert!(driver.shutdown(NEVER));
             }

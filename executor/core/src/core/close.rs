@@ -66,7 +66,9 @@ impl<M: Machine> Core<M> {
                     continue;
                 }
                 let seen = header.custody.load();
+                // Asked after the custody word was read: had it been the next tenant's, this would say so.
                 if matches!(seen.state(), State::Held | State::Queued)
+                    && header.lifecycle.is(tenant)
                     && let Some(token) = claim(header, seen)
                 {
                     self.drop_one(local, token);

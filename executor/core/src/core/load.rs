@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 
 use polity_policy::{
@@ -146,7 +146,9 @@ impl<M: Machine> Drop for PendingLoad<M> {
         if let Some(generation) = self.generation.take() {
             self.core.tags.give_back(generation.tag);
             // Runs the policy's drop, on whatever thread refused it.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(generation)));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(generation))) {
+                std::mem::forget(payload); // its drop may panic too
+            }
         }
     }
 }
@@ -180,7 +182,13 @@ impl<M: Machine> Retired<M> {
 
     /// Whether no worker is inside the policy, and none will be: ours is the only reference left.
     pub fn is_quiet(&self) -> bool {
-        Arc::strong_count(&self.generation) == 1
+        let quiet = Arc::strong_count(&self.generation) == 1;
+        if quiet {
+            // Ordering: Acquire fence; the count is read relaxed. Pairs with the Release of each `Arc` that was dropped:
+            // `exit` comes after their calls.
+            fence(Ordering::Acquire);
+        }
+        quiet
     }
 
     /// Runs `exit` and the policy's drop. Foreign code: call it when quiet, on a thread that may be lost. Returns what a
@@ -240,10 +248,15 @@ impl<M: Machine> Core<M> {
     pub fn publish(&'static self, mut pending: PendingLoad<M>) -> LoadedPolicy {
         let new = pending.generation.take().expect("not published yet");
         new.note_published(self.machine.now());
-        if let Some(old) = self.published.publish(Some(Arc::clone(&new))) {
+        // The exit comes before the swap, as in every ejection: whoever sees that a generation is not current, and takes
+        // back what it kept without a `dequeue`, must find it ended, so that it is not told of those tasks again.
+        if let Some(old) = self.published.load() {
             let info = ExitInfo::new(ExitKind::Swap, &old.name, old.number);
             let message = format!("by policy {:?} (generation {})", new.name, new.number);
             old.claim_exit(info.with_message(message));
+        }
+        // Only control publishes, so what is replaced is what was found, unless it has ended by itself meanwhile.
+        if let Some(old) = self.published.publish(Some(Arc::clone(&new))) {
             self.retire(old);
         }
         LoadedPolicy(new)
@@ -255,6 +268,14 @@ impl<M: Machine> Core<M> {
         let info = ExitInfo::new(kind, &current.name, current.number).with_message(message);
         self.end_policy(&current, info);
         current.exit_info()
+    }
+
+    /// Whether this generation is the one in the slot. The epoch alone cannot tell: it is bumped after the slot, so a
+    /// worker may follow a generation one bump early. The slot's lock orders as the fence of `Published::still` does.
+    pub(crate) fn is_current(&self, generation: &Generation) -> bool {
+        self.published
+            .load()
+            .is_some_and(|current| current.number == generation.number)
     }
 
     pub(super) fn withdraw(&self, generation: &Arc<Generation>) {

@@ -7,7 +7,7 @@
 use polity_policy::{EnqueueReason, Position, WorkerId};
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use polity_policy::ExitInfo;
 
@@ -26,10 +26,14 @@ impl<M: Machine> Owner for Core<M> {
         self.requeue(token);
     }
 
-    fn now_aborted(&self, header: &'static Header) {
+    fn now_aborted(&self, header: &'static Header, tenant: u32) {
         // In a policy's custody the task might wait for ever. Everywhere else it will be popped, and then dropped.
+        // Ordering: SeqCst fence (MarkFence), partner of KeepFence in `Published::still`: see `Worker::recheck_kept`.
+        fence(Ordering::SeqCst);
         let seen = header.custody.load();
+        // Asked after the custody word was read: had it been the next tenant's, this would say so.
         if matches!(seen.state(), State::Held | State::Queued)
+            && header.lifecycle.is(tenant)
             && let Some(token) = claim(header, seen)
         {
             header.note_left_custody_by_abort();
@@ -144,6 +148,13 @@ impl<M: Machine> Core<M> {
     /// more (`idle/README.md`, "The searcher").
     pub(crate) fn notify(&self, prefer: WorkerId) {
         if let Some(worker) = self.sleepers.wake_unless_searching(prefer.index()) {
+            self.unpark(WorkerId::new(worker as u16));
+        }
+    }
+
+    /// Makes some parked worker pass through its cycle once more.
+    pub(crate) fn wake_somebody(&self) {
+        if let Some(worker) = self.sleepers.wake_one(usize::MAX, |_| true) {
             self.unpark(WorkerId::new(worker as u16));
         }
     }

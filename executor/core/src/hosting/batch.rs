@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
 
+use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::Token;
 
@@ -24,6 +25,13 @@ pub(crate) struct Offered {
     pub(crate) verdict: Cell<Option<(DsqId, Position)>>,
 }
 
+/// A task that `dispatch` has claimed, and where it goes when the callback has returned.
+pub(crate) struct Claimed {
+    pub(crate) token: Token,
+    pub(crate) dsq: DsqId,
+    pub(crate) at: Position,
+}
+
 /// A task that has left the policy's custody, to be told by `dequeue`.
 pub(crate) struct Departed {
     pub(crate) view: TaskView<'static>,
@@ -34,9 +42,13 @@ pub(crate) struct Departed {
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) batch: Vec<Offered>,
+    /// Gathered for the batch, but not for the generation that this worker follows.
+    pub(crate) unfit: Vec<Entry>,
     /// Index of the task at hand.
     pub(crate) at_hand: Cell<usize>,
     pub(crate) departed: RefCell<Vec<Departed>>,
+    /// Claims of this round of `dispatch` for local and global DSQs.
+    pub(crate) claimed: RefCell<Vec<Claimed>>,
     /// This round of `dispatch` has inserted something or moved something.
     pub(crate) progress: Cell<bool>,
     /// Something was put into the policy's custody during `dispatch`: recheck the epoch afterwards.

@@ -164,9 +164,12 @@ impl<M: Machine> HostCall<'_, M> {
         let verdict = self.call(Callback::Dispatch, |policy, host| {
             policy.dispatch(host, self.local.id, prev);
         });
-        match self.tell_departed() {
-            Verdict::Stands => verdict,
-            Verdict::Dropped => Verdict::Dropped,
+        let told = self.tell_departed();
+        self.carry_out_claims();
+        if told == Verdict::Dropped {
+            told
+        } else {
+            verdict
         }
     }
 

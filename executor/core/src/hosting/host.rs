@@ -12,14 +12,14 @@ use polity_policy::{
 };
 
 use crate::core::Core;
-use crate::hosting::batch::{Departed, Notes};
+use crate::hosting::batch::{Claimed, Departed, Notes};
 use crate::hosting::{Callback, Generation};
 use crate::machine::Machine;
 use crate::queue::{Fifo, Taking};
 use crate::task::custody::State;
 use crate::task::header::Header;
 use crate::task::slab;
-use crate::task::token::{Resting, claim};
+use crate::task::token::{Resting, Token, claim};
 use crate::worker::{Local, Place};
 
 /// One worker's way through the door: the host that its callbacks see.
@@ -130,10 +130,8 @@ impl<M: Machine> HostCall<'_, M> {
             return false;
         }
         let claimed = match slab::get(task.slot()) {
-            Some(header) if header.lifecycle.is(task.tenant()) => {
-                self.claim_header(header, dsq, at)
-            }
-            _ => false,
+            Some(header) => self.claim_header(header, task.tenant(), dsq, at),
+            None => false,
         };
         if !claimed {
             self.notes
@@ -143,58 +141,81 @@ impl<M: Machine> HostCall<'_, M> {
         claimed
     }
 
-    fn claim_header(&self, header: &'static Header, dsq: DsqId, at: Position) -> bool {
+    fn claim_header(&self, header: &'static Header, tenant: u32, dsq: DsqId, at: Position) -> bool {
         let tag = self.generation.tag;
-        let seen = header.custody.load();
-        // The tag is not unique to this runtime, so the task must be this runtime's too.
-        if seen.state() != State::Held || !seen.is_kept_by(tag) || !self.core.owns(header) {
+        let dsq = match dsq {
+            DsqId::Local => DsqId::LocalOn(self.local.id),
+            dsq => dsq,
+        };
+        let mut seen = header.custody.load();
+        // The tag is not unique to this runtime, so the task must be this runtime's too. And the slot must still be that
+        // task's: asked after the custody word was read, had that been the next tenant's, this would say so.
+        if seen.tag() != tag || !self.core.owns(header) || !header.lifecycle.is(tenant) {
             return false;
         }
-        let view = header.view();
-        let mut claimed = false;
-        match dsq {
-            DsqId::Custom(number) => {
-                let Some(fifo) = self.generation.dsqs.get(number) else {
-                    return false;
-                };
-                // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
-                fifo.push_with(at, || {
-                    let token = claim(header, seen)?;
-                    claimed = true;
-                    Some(token.queue(tag, number))
-                });
-                if claimed {
-                    self.notes.kept.borrow_mut().push(header);
-                }
-                return claimed;
+        if seen.state() == State::Offered {
+            // Another worker is still inside the `enqueue` of this task.
+            if header.custody.claim_early(seen, dsq, at) {
+                return true;
             }
-            DsqId::Global => {
-                let Some(token) = claim(header, seen) else {
-                    return false;
-                };
+            // Or it has just left it: then the task is held now.
+            seen = header.custody.load();
+        }
+        if seen.tag() != tag || seen.state() != State::Held || !header.lifecycle.is(tenant) {
+            return false;
+        }
+        if let DsqId::Custom(number) = dsq {
+            let Some(fifo) = self.generation.dsqs.get(number) else {
+                return false;
+            };
+            let mut claimed = false;
+            // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
+            fifo.push_with(at, || {
+                let token = claim(header, seen)?;
+                claimed = true;
+                Some(token.queue(tag, number))
+            });
+            if claimed {
+                self.notes.kept.borrow_mut().push(header);
+            }
+            return claimed;
+        }
+        let Some(token) = claim(header, seen) else {
+            return false;
+        };
+        self.note_claimed(token, dsq, at);
+        true
+    }
+
+    /// A task leaves custody for a local or the global DSQ, when `dequeue` has been called for it.
+    pub(crate) fn note_claimed(&self, token: Token, dsq: DsqId, at: Position) {
+        self.note_departed(token.header().view());
+        self.notes
+            .claimed
+            .borrow_mut()
+            .push(Claimed { token, dsq, at });
+    }
+
+    /// Puts what was claimed into queues. Only now, after `dequeue` was called for it: another worker may run it at once.
+    pub(crate) fn carry_out_claims(&self) {
+        // Taken out, so that no borrow is held while others are woken; put back empty, to keep its memory.
+        let mut claimed = self.notes.claimed.take();
+        for Claimed { token, dsq, at } in claimed.drain(..) {
+            if dsq == DsqId::Global {
                 self.core
                     .push_global([token.into_entry(Resting::Global)], at);
+                continue;
             }
-            _ => {
-                let worker = if let DsqId::LocalOn(worker) = dsq {
-                    worker
-                } else {
-                    self.local.id
-                };
-                let Some(token) = claim(header, seen) else {
-                    return false;
-                };
-                let worker = self.allowed_worker(header, worker);
-                self.core.push_local(
-                    self.local,
-                    worker,
-                    token.into_entry(Resting::Local(worker)),
-                    at,
-                );
-            }
+            let worker = if let DsqId::LocalOn(worker) = dsq {
+                worker
+            } else {
+                self.local.id
+            };
+            let worker = self.allowed_worker(token.header(), worker);
+            let entry = token.into_entry(Resting::Local(worker));
+            self.core.push_local(self.local, worker, entry, at);
         }
-        self.note_departed(view);
-        true
+        self.notes.claimed.replace(claimed);
     }
 
     /// The worker itself, or one that the task's affinity allows.

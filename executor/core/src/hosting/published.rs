@@ -16,6 +16,9 @@
 //! Rejected: an arc-swap guard per call (17 ns against 0.4), a read lock around calls (a swap would wait for a slow
 //! policy), and `membarrier` with in-call markers, which the reference count makes unnecessary.
 
+#[cfg(polity_loom)]
+use loom::sync::Arc;
+#[cfg(not(polity_loom))]
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering, fence};

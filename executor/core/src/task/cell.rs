@@ -139,7 +139,7 @@ impl CellPtr {
                 let waker = unsafe { &*head.join_waker.get() };
                 if let Some(waker) = waker {
                     // Another runtime's waker may panic; that is not the worker's fault.
-                    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake_by_ref()));
+                    contained(|| waker.wake_by_ref());
                 }
                 head.join.done()
             }
@@ -237,6 +237,13 @@ unsafe fn stage<'a, F: Future>(cell: NonNull<CellHead>) -> &'a mut Stage<F> {
     unsafe { &mut *cell.stage.get() }
 }
 
+/// Runs foreign code whose panic nobody can be told of. What it panicked with is leaked: its drop may panic too.
+fn contained(body: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        std::mem::forget(payload);
+    }
+}
+
 /// Replaces the stage; a panic in the drop of what was there is returned.
 fn replace<F: Future>(stage: &mut Stage<F>, with: Stage<F>) -> Result<(), Box<dyn Any + Send>> {
     // An assignment writes the new value also when the drop of the old one panics.
@@ -265,7 +272,7 @@ unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Con
     };
     if let Err(payload) = replace(stage, Stage::Taken) {
         // The future's drop panicked: the task panicked, as in tokio. The output, if there was one, goes first.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(output)));
+        contained(|| drop(output));
         *stage = Stage::Output(Err(JoinError::panicked(id, spawned_at, payload)));
     } else {
         *stage = Stage::Output(output);
@@ -304,5 +311,5 @@ unsafe fn free<F: Future>(cell: NonNull<CellHead>) {
     // SAFETY: made by `Box::leak` of a `Box<Cell<F>>`, whose first field the head is; freed once, by our contract.
     let cell = unsafe { Box::from_raw(cell.cast::<Cell<F>>().as_ptr()) };
     // An output or a waker whose drop panics must not take the worker with it.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(cell)));
+    contained(|| drop(cell));
 }

@@ -1,8 +1,8 @@
 //! The custody word: who has the runnable task?
 //!
 //! ```text
-//! 63         32 31  28 27     12 11   4 3     0
-//! |  sequence  |  0   |  index  |  tag |  state |
+//! 63         32 31   28 27     12 11   4 3     0
+//! |  sequence  | early |  index  |  tag |  state |
 //! ```
 //!
 //! ```text
@@ -16,13 +16,23 @@
 //! ```
 //!
 //! `tag` names the generation that has the task in `Offered`, `Held` and `Queued`; `index` is the worker or the custom
-//! DSQ. A queue entry carries the slot and the *sequence*; an entry whose sequence is not the word's is dropped when
+//! DSQ; `early` is not zero for an early claim. A queue entry carries the slot and the *sequence*; an entry whose sequence is not the word's is dropped when
 //! it is popped, so abort and sweep never search a queue. The sequence wraps after four thousand million moves of one
 //! task; a stale entry would have to sit in a custom DSQ all that time to be believed again.
 //!
 //! **Race.** `Held` and `Queued` are the states in which several may want the task at once: a dispatch on each
 //! worker, an abort, a sweep. All of them compare-and-swap away from the word they have read, so one wins and the
-//! others see a changed state or sequence. In all other states the token holder alone writes, with plain stores.
+//! others see a changed state or sequence.
+//!
+//! **The early claim.** A policy may write down the id of a task in `enqueue`, and its `dispatch` on another worker may
+//! claim it before that `enqueue` has returned: the task is still `Offered`. Refusing would lose it for the policy, and
+//! waiting would wait for a policy. So the claim is noted in the word by compare-and-swap, and the worker that offers
+//! carries it out: it goes from `Offered` to `Held` by compare-and-swap too, so it cannot miss one. (sched_ext waits here:
+//! `SCX_OPSS_QUEUEING`.) A verdict of `enqueue` itself overrides it, with a plain store.
+//!
+//! In all other states the token holder alone writes, with plain stores.
+
+use polity_policy::{DsqId, Position, WorkerId};
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -61,6 +71,12 @@ impl State {
     ];
 }
 
+const EARLY_LOCAL: u64 = 1 << 28;
+const EARLY_GLOBAL: u64 = 2 << 28;
+const EARLY_CUSTOM: u64 = 3 << 28;
+const EARLY_KIND: u64 = 3 << 28;
+const EARLY_HEAD: u64 = 1 << 30;
+
 /// A decoded custody word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u64);
@@ -85,6 +101,22 @@ impl Owner {
     #[inline]
     pub(crate) fn sequence(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// The early claim on an offered task, if there is one: into which DSQ, at which end.
+    pub(crate) fn early_claim(self) -> Option<(DsqId, Position)> {
+        let index = (self.0 >> 12) as u16;
+        let at = if self.0 & EARLY_HEAD == 0 {
+            Position::Tail
+        } else {
+            Position::Head
+        };
+        match self.0 & EARLY_KIND {
+            EARLY_LOCAL => Some((DsqId::LocalOn(WorkerId::new(index)), at)),
+            EARLY_GLOBAL => Some((DsqId::Global, at)),
+            EARLY_CUSTOM => Some((DsqId::Custom(index.into()), at)),
+            _ => None,
+        }
     }
 
     /// Whether the generation with this tag has the task, in its own memory or in a custom DSQ.
@@ -151,5 +183,44 @@ impl Custody {
             .compare_exchange(seen.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
             .then_some(sequence)
+    }
+
+    /// Notes a claim on the offered task that `seen` shows, to be carried out by the worker that offers it.
+    pub(crate) fn claim_early(&self, seen: Owner, dsq: DsqId, at: Position) -> bool {
+        debug_assert_eq!(seen.state(), State::Offered);
+        let (kind, index) = match dsq {
+            DsqId::LocalOn(worker) => (EARLY_LOCAL, worker.index() as u64),
+            DsqId::Custom(number) => (EARLY_CUSTOM, u64::from(number)),
+            _ => (EARLY_GLOBAL, 0),
+        };
+        let head = if at == Position::Head { EARLY_HEAD } else { 0 };
+        // One that is noted already wins.
+        seen.early_claim().is_none()
+            // Ordering: Relaxed; the worker that offers has the task and wants only these bits, which the word carries.
+            && self
+                .0
+                .compare_exchange(seen.0, seen.0 | kind | head | index << 12, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// From `Offered` to `Held`, for the token holder; or the claim that came first, which it is to carry out.
+    pub(crate) fn hold(&self, tag: u8) -> Result<(), (DsqId, Position)> {
+        // Ordering: Relaxed; the token holder wrote the word, all but the early bits.
+        let seen = Owner(self.0.load(Ordering::Relaxed));
+        if let Some(early) = seen.early_claim() {
+            return Err(early);
+        }
+        let held = Owner::new(State::Held, tag, 0, seen.sequence().wrapping_add(1));
+        // Ordering: Release pairs with the Acquire in `claim`. It can fail only for an early claim.
+        // Loom: `an_early_claim_is_carried_out_or_refused`.
+        match self
+            .0
+            .compare_exchange(seen.0, held.0, Ordering::Release, Ordering::Relaxed)
+        {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Owner(now)
+                .early_claim()
+                .expect("only an early claim changes the word of an offered task")),
+        }
     }
 }

@@ -17,8 +17,8 @@ use super::token::Token;
 pub(crate) trait Owner: Sync {
     /// The task was waiting and is runnable now: put its token into a queue.
     fn now_runnable(&self, token: Token);
-    /// The caller has just marked the task as aborted while somebody else has its token: make it run soon.
-    fn now_aborted(&self, header: &'static Header);
+    /// The caller has just marked this tenant of the slot as aborted while somebody else has its token: make it run soon.
+    fn now_aborted(&self, header: &'static Header, tenant: u32);
 }
 
 /// See [`task`](super) for who may touch which field when. All-zero memory is a valid header of a free slot.

@@ -41,7 +41,7 @@ impl AbortHandle {
         };
         match token::abort(self.header, self.id.tenant()) {
             Ok(token) => owner.now_runnable(token),
-            Err(Aborted::Marked) => owner.now_aborted(self.header),
+            Err(Aborted::Marked) => owner.now_aborted(self.header, self.id.tenant()),
             Err(_) => {}
         }
     }

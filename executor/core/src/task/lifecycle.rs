@@ -25,8 +25,10 @@ const COUNT: u64 = 0xffff_ffff;
 const ABORTED: u64 = 1 << 32;
 const FREE: u64 = 1 << 33;
 const TENANT_SHIFT: u32 = 34;
-/// Wakes without a poll in between are not counted beyond this; what is lost is only how many they were.
-const COUNT_LIMIT: u64 = 1 << 31;
+/// The most wakes that a poll notes. Well below `SATURATED`, so that one which comes during the poll always shows.
+const NOTED: u64 = 1 << 31;
+/// Wakes without a poll in between are not counted beyond this: the next bits are not theirs.
+const SATURATED: u64 = 3 << 30;
 
 /// See the [module](self). Zeroed memory is a slot that never had a tenant.
 #[derive(Debug)]
@@ -111,11 +113,27 @@ impl Lifecycle {
         if before & COUNT == 0 {
             return Woken::Won;
         }
-        if before & COUNT >= COUNT_LIMIT {
-            // Ordering: Relaxed; the increment above already published, and the count stays far above zero.
-            self.0.fetch_sub(1, Ordering::Relaxed);
+        if before & COUNT >= SATURATED {
+            self.take_one_back();
         }
         Woken::Already
+    }
+
+    /// After thousands of millions of wakes without a poll: keeps the count from growing into the other bits. Never below
+    /// `SATURATED`, so what polls have noted and what came since stay apart.
+    #[cold]
+    fn take_one_back(&self) {
+        // Ordering: Relaxed; the increment has published what it had to, and the count stays far above zero.
+        let mut word = self.0.load(Ordering::Relaxed);
+        while word & COUNT > SATURATED {
+            match self
+                .0
+                .compare_exchange_weak(word, word - 1, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
     }
 
     /// Marks `tenant` as aborted and makes it runnable.
@@ -157,9 +175,9 @@ impl Lifecycle {
             word & FREE == 0 && word & COUNT != 0,
             "polling without a token: {word:#x}"
         );
-        // Not more than the limit: what is above it is about to be taken back by a waker.
+        // Not more than this: else a wake that comes at the saturated count would not show at `end_poll`.
         Seen {
-            count: (word & COUNT).min(COUNT_LIMIT),
+            count: (word & COUNT).min(NOTED),
             aborted: word & ABORTED != 0,
         }
     }

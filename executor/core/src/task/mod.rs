@@ -48,5 +48,9 @@ pub(crate) mod waker;
 #[cfg(not(polity_loom))]
 pub use join::{AbortHandle, JoinError, JoinHandle};
 
+#[cfg(all(test, polity_loom))]
+#[allow(unsafe_code)] // loom's cells hand out raw pointers
+mod loom_tests;
 #[cfg(all(test, not(polity_loom)))]
+#[allow(unsafe_code)] // one look at a word from outside
 mod tests;

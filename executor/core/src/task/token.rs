@@ -9,7 +9,7 @@
 
 use std::task::Context;
 
-use polity_policy::WorkerId;
+use polity_policy::{DsqId, Position, WorkerId};
 
 use super::cell::CellPtr;
 use super::custody::{Owner, State};
@@ -58,10 +58,13 @@ impl Token {
         self.0.custody.set(State::Offered, tag, 0);
     }
 
-    /// Gives the right to the generation with this tag; [`claim`] takes it back.
-    pub(crate) fn hold(self, tag: u8) -> &'static Header {
-        self.0.custody.set(State::Held, tag, 0);
-        self.0
+    /// Gives the right to the generation with this tag, which has been shown the task; [`claim`] takes it back. `Err`: it
+    /// has been claimed already, for that DSQ.
+    pub(crate) fn hold(self, tag: u8) -> Result<&'static Header, (Token, DsqId, Position)> {
+        match self.0.custody.hold(tag) {
+            Ok(()) => Ok(self.0),
+            Err((dsq, at)) => Err((self, dsq, at)),
+        }
     }
 
     /// The same, with an entry for its custom DSQ `number`.

@@ -67,6 +67,7 @@ pub struct Worker<M: Machine> {
     /// The generation that was current at `epoch`. Holding it keeps the policy from being dropped under a call.
     generation: Option<Arc<Generation>>,
     epoch: u64,
+    phase: Phase,
     notes: Notes,
     stats: Metrics,
     passes: u64,
@@ -102,6 +103,7 @@ impl<M: Machine> Worker<M> {
             seat,
             generation: None,
             epoch: 0,
+            phase: Phase::Open,
             notes: Notes::default(),
             stats: Metrics::default(),
             passes: 0,
@@ -125,15 +127,16 @@ impl<M: Machine> Worker<M> {
         self.passes = self.passes.wrapping_add(1);
         if self.pace.is_due() {
             let now = self.look_at_the_clock();
-            if self.generation.is_some() {
-                self.adopt_stale_ingress(now);
-            }
+            self.adopt_stale_ingress(now);
         }
         if self.refresh() == Phase::Closing {
             return Pass::Stop;
         }
         match self.find(Look::First) {
             Found::Task(token) => {
+                if self.is_watching() {
+                    self.hand_over_the_watch();
+                }
                 self.share_backlog();
                 self.run(token);
                 Pass::Ran
@@ -154,6 +157,7 @@ impl<M: Machine> Worker<M> {
         match self.find(Look::Last) {
             Found::Task(token) => {
                 self.take_back_announcement();
+                self.hand_over_the_watch();
                 self.run(token);
                 Pass::Ran
             }
@@ -182,14 +186,14 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn refresh(&mut self) -> Phase {
         let epoch = self.core.published.epoch();
-        if epoch == self.epoch {
-            return Phase::Open;
+        if epoch != self.epoch {
+            self.follow(epoch);
         }
-        self.follow(epoch)
+        self.phase
     }
 
     #[cold]
-    fn follow(&mut self, epoch: u64) -> Phase {
+    fn follow(&mut self, epoch: u64) {
         self.epoch = epoch;
         // The old Arc goes before anything else: control waits for it to become the last one.
         self.generation = None;
@@ -197,10 +201,8 @@ impl<M: Machine> Worker<M> {
         self.local.built_in.set(self.generation.is_none());
         self.loop_cuts.forget();
         self.put_aside();
-        if self.core.is_open() {
-            Phase::Open
-        } else {
-            Phase::Closing
+        if !self.core.is_open() {
+            self.phase = Phase::Closing;
         }
     }
 

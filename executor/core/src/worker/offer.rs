@@ -21,6 +21,7 @@ impl<M: Machine> Worker<M> {
     /// Shows up to 32 tasks of the ingress to the policy and carries out what it says.
     pub(super) fn offer(&mut self, generation: &Arc<Generation>) {
         self.gather(generation);
+        self.put_unfit_back();
         if self.notes.batch.is_empty() {
             return;
         }
@@ -65,6 +66,17 @@ impl<M: Machine> Worker<M> {
         }
     }
 
+    /// What `admit` did not want goes back, to be offered to the generation that is current by then.
+    fn put_unfit_back(&mut self) {
+        for entry in self.notes.unfit.drain(..) {
+            if entry.is_restricted() {
+                self.seat.inbox.extend([entry]);
+            } else {
+                self.local.ingress.push(entry);
+            }
+        }
+    }
+
     /// Into the batch, or past the policy if the task was aborted.
     fn admit(&mut self, generation: &Generation, token: Token) {
         let header = token.header();
@@ -78,6 +90,11 @@ impl<M: Machine> Worker<M> {
         let number = generation.number.number();
         let newly_runnable = header.seen_by() != number;
         if newly_runnable {
+            if self.core.published.epoch() != self.epoch {
+                // Perhaps the task is known to a newer generation, which this worker does not follow yet.
+                self.notes.unfit.push(token.into_entry(Resting::Ingress));
+                return;
+            }
             header.set_seen_by(number);
             if header.reason() == EnqueueReason::StillRunnable {
                 header.set_reason(EnqueueReason::Inherited);
@@ -113,13 +130,18 @@ impl<M: Machine> Worker<M> {
         for offered in batch.drain(..) {
             let header = offered.token.header();
             match offered.verdict.get() {
-                None => {
-                    self.notes
-                        .kept
-                        .borrow_mut()
-                        .push(offered.token.hold(generation.tag));
-                    shared += 1;
-                }
+                None => match offered.token.hold(generation.tag) {
+                    Ok(header) => {
+                        self.notes.kept.borrow_mut().push(header);
+                        shared += 1;
+                    }
+                    Err((token, DsqId::Custom(number), at)) => {
+                        self.put_into_custom(generation, token, number, at);
+                    }
+                    Err((token, dsq, at)) => {
+                        self.host_call(generation).note_claimed(token, dsq, at)
+                    }
+                },
                 Some((DsqId::Custom(number), at)) => {
                     shared += 1;
                     self.put_into_custom(generation, offered.token, number, at);
@@ -161,6 +183,9 @@ impl<M: Machine> Worker<M> {
         if !global.is_empty() {
             self.core.push_global(global, Position::Tail);
         }
+        // Claims that other workers made on tasks of this batch.
+        let _ = self.host_call(generation).tell_departed();
+        self.host_call(generation).carry_out_claims();
         // This worker takes one of them itself, unless it has something local to run first.
         if shared > usize::from(!runs_here) && self.core.sleepers.any_parked() {
             self.core.notify(self.local.id);
@@ -205,26 +230,39 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// Protocol (a) of `hosting/published.rs`: what was put into the custody of a generation that is not current any
-    /// more is taken back.
+    /// After putting tasks into the custody of `generation`: takes those back that nobody else will. That is all of them
+    /// if it is not current any more (protocol (a) of `hosting/published.rs`), and those that were aborted while they were
+    /// offered, when the aborter could not claim them.
+    ///
+    /// The second race: *Mark* (abort sets ABORTED), *MarkFence*, *Claim* (it looks for `Held` or `Queued`) there; *Keep*,
+    /// *KeepFence* (in `Published::still`), and a look at the mark here. One fence comes first: either Claim sees the
+    /// task, or we see the mark.
     pub(super) fn recheck_kept(&mut self, generation: &Generation) {
-        let kept = self.notes.kept.get_mut();
-        if kept.is_empty() {
+        if self.notes.kept.get_mut().is_empty() {
             return;
         }
-        if self.core.published.still(self.epoch) {
-            return kept.clear();
-        }
-        for header in std::mem::take(kept) {
+        let current = self.core.published.still(self.epoch) || self.core.is_current(generation);
+        let mut kept = self.notes.kept.take();
+        for header in kept.drain(..) {
+            // In this order: a mark on a task that has gone since does not take the slot's next tenant.
             let seen = header.custody.load();
+            let aborted = header.lifecycle.is_aborted();
+            if current && !aborted {
+                continue;
+            }
             if seen.is_kept_by(generation.tag)
                 && self.core.owns(header)
                 && let Some(token) = claim(header, seen)
             {
-                token.header().set_reason(EnqueueReason::Inherited);
+                if aborted {
+                    header.note_left_custody_by_abort();
+                } else {
+                    header.set_reason(EnqueueReason::Inherited);
+                }
                 self.core.push_ingress(&self.local, token);
             }
         }
+        self.notes.kept.replace(kept);
     }
 
     pub(super) fn collect_notes(&mut self) {

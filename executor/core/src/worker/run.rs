@@ -13,6 +13,7 @@ use polity_policy::{EnqueueReason, Stopped};
 
 use crate::hosting::Generation;
 use crate::machine::Machine;
+use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
 use crate::task::waker::waker;
@@ -24,6 +25,7 @@ impl<M: Machine> Worker<M> {
         self.loop_cuts.forget();
         self.stats.polls += 1;
         let header = token.header();
+        self.catch_up(header);
         let seen = token.begin_poll(self.local.id);
         if seen.aborted {
             return self.drop_aborted(token);
@@ -40,6 +42,21 @@ impl<M: Machine> Worker<M> {
                 self.run_told(&generation, token, seen);
                 self.generation = Some(generation);
             }
+        }
+    }
+
+    /// A worker that has seen a newer generation may have offered this task to it, and that one wants to be told of the
+    /// poll. Since the task came to us through a queue, so did the knowledge of the new epoch.
+    #[inline]
+    fn catch_up(&mut self, header: &Header) {
+        let known_to = header.seen_by();
+        let follows = self
+            .generation
+            .as_ref()
+            .map_or(0, |generation| generation.number.number());
+        if known_to != 0 && known_to != follows {
+            // That the runtime is closing is seen by the next pass.
+            let _ = self.refresh();
         }
     }
 

@@ -105,15 +105,33 @@ impl<M: Machine> Worker<M> {
             // Ordering: Relaxed; a sample.
             let polls = seat.polls.load(Ordering::Relaxed);
             let in_poll_for = self.sightings.note(victim, polls, now);
-            if victim == self.local.id.index()
-                || in_poll_for < STALE_INGRESS_NS
-                || seat.ingress.is_empty()
-            {
+            if victim == self.local.id.index() || in_poll_for < STALE_INGRESS_NS {
                 continue;
             }
-            if retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some() {
-                self.stats.steals += 1;
+            let mut stolen = !seat.ingress.is_empty()
+                && retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some();
+            if in_poll_for >= STALE_SLOT_NS {
+                for slot in [&seat.lifo, &seat.prev] {
+                    if let Some(entry) = local::take(slot) {
+                        self.local.ingress.push(entry);
+                        stolen = true;
+                    }
+                }
+                if !seat.inbox.is_empty()
+                    && let Some(entry) = seat.inbox.pop_for(self.local.id)
+                {
+                    self.seat.inbox.extend([entry]);
+                    stolen = true;
+                }
             }
+            if in_poll_for >= STALE_LOCAL_NS
+                && !seat.local.is_empty()
+                && let Some(entry) = seat.local.pop_for(self.local.id)
+            {
+                self.seat.local.extend([entry]);
+                stolen = true;
+            }
+            self.stats.steals += u64::from(stolen);
         }
     }
 

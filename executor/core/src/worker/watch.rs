@@ -8,7 +8,7 @@
 //! anybody for work that is shorter than a wake. When nothing has been polled for about a second it stops; so an idle
 //! runtime does not wake up at all.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::machine::Machine;
 use crate::worker::{Park, Worker};
@@ -128,7 +128,15 @@ impl<M: Machine> Worker<M> {
         }
         let came_from_a_search = self.searcher;
         self.end_search();
-        if self.local.ingress.is_empty() && self.core.injector.is_empty() {
+        if came_from_a_search {
+            // Ordering: SeqCst fence, partner of PushFence in `Sleepers::wake_unless_searching`: a push that was not told
+            // to anybody because we were searching is seen by the look that follows.
+            fence(Ordering::SeqCst);
+        }
+        if self.local.ingress.is_empty()
+            && self.core.injector.is_empty()
+            && self.core.global.is_empty()
+        {
             self.pace.backlog = 0;
             return;
         }
@@ -169,9 +177,18 @@ impl<M: Machine> Worker<M> {
         }
         self.watch.polls_seen = polls;
         if self.watch.quiet >= QUIET_WATCHES {
-            self.watch = Watch::default();
             sleepers.leave_watch(me);
-            return None;
+            // Ordering: SeqCst fence, partner of the one in `hand_over_the_watch`: either that worker sees that nobody
+            // keeps watch, or we see it run and go on.
+            fence(Ordering::SeqCst);
+            if !sleepers.anybody_runs(workers) {
+                self.watch = Watch::default();
+                return None;
+            }
+            self.watch.quiet = 0;
+            if !sleepers.become_sentinel(me) {
+                return None;
+            }
         }
         if std::mem::take(&mut self.watch.long_poll) {
             self.watch.next_ns = SHORTEST_WATCH_NS;
@@ -194,17 +211,23 @@ impl<M: Machine> Worker<M> {
         self.look_at_the_clock();
     }
 
+    #[inline]
+    pub(super) fn is_watching(&self) -> bool {
+        self.watch.timed
+    }
+
     /// This worker goes to work: somebody else should keep watch meanwhile.
-    fn hand_over_the_watch(&mut self) {
+    pub(super) fn hand_over_the_watch(&mut self) {
         let sleepers = &self.core.sleepers;
         if self.watch.timed {
             self.watch = Watch::default();
             sleepers.leave_watch(self.local.id.index());
         }
+        // Ordering: SeqCst fence, partner of the one in `watch_timeout`. Our bit in the parked mask was cleared before.
+        fence(Ordering::SeqCst);
         if !sleepers.has_sentinel() && sleepers.any_parked() {
-            // Whoever parks next takes the watch; the one that is woken here finds nothing and does.
-            self.end_search();
-            self.core.notify(self.local.id);
+            // It finds nothing, parks and takes the watch. Not `notify`, which does nothing while somebody searches.
+            self.core.wake_somebody();
         }
     }
 }
