@@ -1,1 +1,133 @@
-//! placeholder
+//! What the integration tests share: runtimes that keep out of each other's way, and waits that end.
+//!
+//! Nothing here waits for luck: each wait has an event, and a deadline so generous that only a hang misses it.
+
+use std::env;
+use std::future::Future;
+use std::panic::{Location, resume_unwind};
+use std::pin::pin;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use polity::{Builder, Pin, Runtime, Signals};
+
+/// Nothing that works takes this long, on whatever machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The clock.
+#[expect(clippy::disallowed_methods, reason = "tests measure")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A builder that neither pins (tests run side by side) nor listens to signals (which belong to the process).
+pub fn builder(workers: usize) -> Builder {
+    Builder::new()
+        .worker_threads(workers)
+        .pin(Pin::Off)
+        .signals(Signals::Off)
+}
+
+/// A runtime from [`builder`].
+#[track_caller]
+pub fn runtime(workers: usize) -> Runtime {
+    builder(workers).build().expect("the runtime starts")
+}
+
+/// Runs `body` on a thread of its own, and panics if it takes longer than [`DEADLINE`].
+#[track_caller]
+pub fn within<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    let caller = Location::caller();
+    let (done, ended) = channel::<()>();
+    let thread = thread::Builder::new()
+        .name("test-body".to_owned())
+        .spawn(move || {
+            // Dropped when `body` has ended, in whichever way.
+            let _done = done;
+            body()
+        })
+        .expect("a thread for the body of the test");
+    let ended = ended.recv_timeout(DEADLINE);
+    assert_ne!(
+        ended,
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout),
+        "the body at {caller} hangs"
+    );
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs `body` with a runtime of so many workers, which it may drop; [`within`] the deadline.
+#[track_caller]
+pub fn check(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
+    within(move || body(runtime(workers)));
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls `future` on this thread until it is done, without the help of any runtime; panics after [`DEADLINE`].
+#[track_caller]
+pub fn wait_for<F: Future>(what: &str, future: F) -> F::Output {
+    let until = now() + DEADLINE;
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        let left = until.saturating_duration_since(now());
+        assert!(!left.is_zero(), "waited {DEADLINE:?} for {what}");
+        thread::park_timeout(left);
+    }
+}
+
+/// The next message; panics after [`DEADLINE`].
+#[track_caller]
+pub fn receive<T>(what: &str, from: &Receiver<T>) -> T {
+    match from.recv_timeout(DEADLINE) {
+        Ok(message) => message,
+        Err(error) => panic!("waiting for {what}: {error}"),
+    }
+}
+
+/// Looks again and again until `condition` holds; panics after [`DEADLINE`]. For what tells nobody when it happens.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = now() + DEADLINE;
+    while !condition() {
+        assert!(now() < until, "waited {DEADLINE:?} until {what}");
+        thread::park_timeout(Duration::from_micros(200));
+    }
+}
+
+/// Runs `body` in a process of its own, where nothing else happens. `test` is the full name of the test that calls this.
+#[track_caller]
+pub fn in_a_process_of_its_own(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "POLITY_TESTS_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let program = env::current_exe().expect("a test has a program");
+    let output = Command::new(program)
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("the program of this test starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test} in a process of its own: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -50,6 +50,9 @@ pub trait Peer: Sized + 'static {
 
     /// Lets other tasks run, by the runtime's own means.
     fn yield_now() -> impl Future<Output = ()> + Send;
+
+    /// Panics if it is no longer what was started, so that the figures belong to something else.
+    fn check(&self) {}
 }
 
 /// polity itself.
@@ -61,6 +64,7 @@ pub trait Peer: Sized + 'static {
 /// ```
 pub struct Polity {
     runtime: polity::Runtime,
+    policy: Option<String>,
 }
 
 impl Polity {
@@ -74,9 +78,9 @@ impl Polity {
     }
 
     fn build(builder: polity::Builder) -> Self {
-        Polity {
-            runtime: builder.build().expect("polity starts"),
-        }
+        let runtime = builder.build().expect("polity starts");
+        let policy = runtime.policy().map(|status| status.name);
+        Polity { runtime, policy }
     }
 }
 
@@ -116,6 +120,12 @@ impl Peer for Polity {
 
     fn yield_now() -> impl Future<Output = ()> + Send {
         polity::yield_now()
+    }
+
+    /// An ejected policy would look wonderfully cheap.
+    fn check(&self) {
+        let policy = self.runtime.policy().map(|status| status.name);
+        assert_eq!(policy, self.policy, "the policy was ejected on the way");
     }
 }
 

@@ -76,4 +76,7 @@ fn one<P: Peer>(
         let round = round.get_or_insert_with(|| (workload.prepare)(peer.get_or_init(&start)));
         bencher.iter(round);
     });
+    if let Some(peer) = peer.get() {
+        peer.check();
+    }
 }

@@ -8,9 +8,7 @@
 //! The contenders of a bench take turns, so that the machine's drift meets all of them alike: quote the ratios of
 //! one run, and do not compare nanoseconds of two. A ratio above 1 says how many times longer the contender takes
 //! than the first of its group: above 1 is good for polity against the peers, and is the price of a policy in
-//! `policy_call`. A ratio that lies inside the quartiles says nothing.
-//!
-//! It shows throughput of empty tasks; no latency, no I/O.
+//! `policy_call`. A ratio that lies inside the quartiles says nothing. Empty tasks only: no latency, no I/O.
 
 use std::time::{Duration, Instant};
 
@@ -39,20 +37,16 @@ struct Options {
 /// Each turn lasts at least this long: rounds are repeated until it does.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Turns before the measured ones, thrown away.
-const WARM_UP: usize = 2;
-
 /// Some contenders doing the same thing; the first is the one that the others are compared with.
 struct Bench {
-    suite: &'static str,
-    name: &'static str,
-    ops: u64,
+    workload: Workload<Polity>,
     contenders: Vec<Contender>,
 }
 
 struct Contender {
     name: &'static str,
     round: Round<'static>,
+    check: Box<dyn Fn()>,
     rounds_per_turn: u32,
     ns_per_op: Vec<f64>,
 }
@@ -71,7 +65,7 @@ impl Contender {
         while self.turn() < TURN {
             self.rounds_per_turn *= 2;
         }
-        for _ in 0..WARM_UP {
+        for _ in 0..2 {
             self.turn();
         }
     }
@@ -100,16 +94,17 @@ impl Bench {
                 turns.reverse();
             }
             for contender in turns {
-                contender.measure(self.ops);
+                contender.measure(self.workload.ops);
             }
         }
     }
 
-    /// Prints the table's part for this bench, and returns its rows as JSON.
+    /// Prints this bench's part of the table and returns it as JSON rows.
     fn report(&self) -> Vec<String> {
-        let (suite, bench) = (self.suite, self.name);
+        let (suite, bench) = (self.workload.suite, self.workload.name);
         let [_, ours, _] = self.contenders[0].quartiles();
         let print = |contender: &Contender| {
+            (contender.check)();
             let peer = contender.name;
             let [low, median, high] = contender.quartiles();
             let ratio = median / ours;
@@ -120,9 +115,8 @@ impl Bench {
                 r#"{{"suite":"{suite}","bench":"{bench}","peer":"{peer}","ours_ns":{ours:.2},"peer_ns":{median:.2},"ratio":{ratio:.3}}}"#
             )
         };
-        let mut rows: Vec<String> = self.contenders.iter().map(print).collect();
-        rows.remove(0); // it is no peer of itself
-        rows
+        let rows = self.contenders.iter().map(print);
+        rows.collect::<Vec<_>>().split_off(1) // the first is no peer of itself
     }
 }
 
@@ -132,10 +126,8 @@ fn wanted(workloads: Vec<Workload<Polity>>, only: &[String]) -> Vec<Bench> {
         let whole = format!("{}/{}", workload.suite, workload.name);
         only.is_empty() || only.iter().any(|part| whole.contains(part))
     };
-    let empty = |workload: Workload<Polity>| Bench {
-        suite: workload.suite,
-        name: workload.name,
-        ops: workload.ops,
+    let empty = |workload| Bench {
+        workload,
         contenders: Vec::new(),
     };
     workloads.into_iter().filter(admits).map(empty).collect()
@@ -147,7 +139,8 @@ fn enter<P: Peer>(benches: &mut [Bench], name: &'static str, peer: P) {
     for bench in benches {
         bench.contenders.push(Contender {
             name,
-            round: (named::<P>(bench.name).prepare)(peer),
+            round: (named::<P>(bench.workload.name).prepare)(peer),
+            check: Box::new(|| peer.check()),
             rounds_per_turn: 1,
             ns_per_op: Vec::new(),
         });

@@ -200,22 +200,34 @@ impl<M: Machine> HostCall<'_, M> {
     pub(crate) fn carry_out_claims(&self) {
         // Taken out, so that no borrow is held while others are woken; put back empty, to keep its memory.
         let mut claimed = self.notes.claimed.take();
+        let mut own_local = self.local.scratch.take();
         for Claimed { token, dsq, at } in claimed.drain(..) {
-            if dsq == DsqId::Global {
+            let DsqId::LocalOn(worker) = dsq else {
                 self.core
                     .push_global([token.into_entry(Resting::Global)], at);
                 continue;
-            }
-            let worker = if let DsqId::LocalOn(worker) = dsq {
-                worker
-            } else {
-                self.local.id
             };
             let worker = self.allowed_worker(token.header(), worker);
             let entry = token.into_entry(Resting::Local(worker));
-            self.core.push_local(self.local, worker, entry, at);
+            if worker == self.local.id && at == Position::Tail {
+                own_local.push(entry);
+            } else {
+                self.core.push_local(self.local, worker, entry, at);
+            }
         }
+        if !own_local.is_empty() {
+            let queue = &self.core.seats[self.local.id.index()].local;
+            queue.extend(own_local.drain(..));
+        }
+        self.local.scratch.replace(own_local);
         self.notes.claimed.replace(claimed);
+    }
+
+    /// How many claims of this round will go to the worker's own local DSQ.
+    fn claimed_for_own_local(&self) -> usize {
+        let own = DsqId::LocalOn(self.local.id);
+        let claimed = self.notes.claimed.borrow();
+        claimed.iter().filter(|claimed| claimed.dsq == own).count()
     }
 
     /// The worker itself, or one that the task's affinity allows.
@@ -295,12 +307,11 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         }
         let (tag, worker) = (self.generation.tag, self.local.id);
         let mut moved = 0;
-        let mut to_local = self.local.scratch.take();
         fifo.take_for(worker, |entry| {
             // An entry whose task was aborted or swept goes.
             if let Some(token) = entry.claim(tag) {
                 moved += 1;
-                to_local.push(token.into_entry(Resting::Local(worker)));
+                self.note_claimed(token, DsqId::LocalOn(worker), Position::Tail);
             }
             if moved == at_most {
                 Taking::Enough
@@ -308,13 +319,6 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
                 Taking::More
             }
         });
-        for entry in &to_local {
-            self.note_departed(entry.header().view());
-        }
-        self.core.seats[worker.index()]
-            .local
-            .extend(to_local.drain(..));
-        self.local.scratch.replace(to_local);
         if moved > 0 {
             self.notes.progress.set(true);
         }
@@ -368,7 +372,13 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
-        self.fifo(dsq).map(Fifo::len)
+        let len = self.fifo(dsq)?.len();
+        let to_come = match dsq {
+            DsqId::Local => self.claimed_for_own_local(),
+            DsqId::LocalOn(worker) if worker == self.local.id => self.claimed_for_own_local(),
+            _ => 0,
+        };
+        Some(len + to_come)
     }
 
     fn now(&self) -> Duration {

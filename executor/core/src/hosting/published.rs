@@ -1,5 +1,9 @@
 //! Which generation is current: a slot, and an epoch that changes with it.
 //!
+//! The epoch is odd while a publication is on its way: a worker follows only what lies between two equal even epochs. So
+//! whoever got a task from a worker that follows a generation follows that generation too, or finds it ended: a task is
+//! not told twice to one of them, nor to an older one in between. Publications take a lock against each other.
+//!
 //! A worker asks on every cycle, so it compares the epoch with the one it has cached (one load of a line that is
 //! written at swaps only) and goes to the slot only when it differs.
 //!
@@ -21,7 +25,7 @@ use loom::sync::Arc;
 #[cfg(not(polity_loom))]
 use std::sync::Arc;
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError, fence};
 
 #[cfg(not(polity_loom))]
 type Slot<T> = arc_swap::ArcSwapAny<Option<Arc<T>>, std::sync::RwLock<()>>;
@@ -45,6 +49,8 @@ impl<T> Slot<T> {
 pub(crate) struct Published<T> {
     epoch: AtomicU64,
     slot: Slot<T>,
+    /// Held for two stores and a swap. Nobody else is kept waiting: readers do not take it.
+    publishing: Mutex<()>,
 }
 
 impl<T> Published<T> {
@@ -54,40 +60,52 @@ impl<T> Published<T> {
         #[cfg(polity_loom)]
         let slot = Slot(loom::sync::Mutex::new(None));
         Published {
-            epoch: AtomicU64::new(1),
+            epoch: AtomicU64::new(2),
             slot,
+            publishing: Mutex::new(()),
         }
+    }
+
+    /// Changes the slot between an odd and an even epoch.
+    fn change<R>(&self, change: impl FnOnce(&Slot<T>) -> R) -> R {
+        let _one_at_a_time = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Ordering: Relaxed load; only the holder of the lock writes. Relaxed store: the change of the slot publishes it.
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        self.epoch.store(epoch + 1, Ordering::Relaxed);
+        // Ordering: Release fence, partner of the Acquire fence in `follow`: who finds the new slot finds the odd epoch.
+        fence(Ordering::Release);
+        let result = change(&self.slot);
+        // Ordering: Release pairs with the Acquire in `epoch`: who sees the epoch finds the new slot.
+        self.epoch.store(epoch + 2, Ordering::Release);
+        // Ordering: SeqCst fence (PublishFence), partner of KeepFence in `still`.
+        fence(Ordering::SeqCst);
+        result
     }
 
     /// Makes `new` current. Afterwards the caller may sweep for what the old one held.
     pub(crate) fn publish(&self, new: Option<Arc<T>>) -> Option<Arc<T>> {
-        let old = self.slot.swap(new);
-        self.bump();
-        old
+        self.change(|slot| slot.swap(new))
     }
 
     /// Makes nothing current, if `gone` is. `false`: another one was published meanwhile.
     #[cfg(not(polity_loom))]
     pub(crate) fn withdraw(&self, gone: &Arc<T>) -> bool {
-        let found = self.slot.compare_and_swap(&Some(Arc::clone(gone)), None);
-        let was_current = found.as_ref().is_some_and(|found| Arc::ptr_eq(found, gone));
-        if was_current {
-            self.bump();
-        }
-        was_current
+        let found = self.change(|slot| slot.compare_and_swap(&Some(Arc::clone(gone)), None));
+        found.as_ref().is_some_and(|found| Arc::ptr_eq(found, gone))
     }
 
     /// Makes every worker look again.
+    #[cfg(not(polity_loom))]
     pub(crate) fn bump(&self) {
-        // Ordering: Release pairs with the Acquire in `epoch`: who sees the epoch finds the new slot.
-        self.epoch.fetch_add(1, Ordering::Release);
-        // Ordering: SeqCst fence (PublishFence), partner of KeepFence in `still`.
-        fence(Ordering::SeqCst);
+        self.change(|_| ());
     }
 
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        // Ordering: Acquire pairs with the Release in `bump`.
+        // Ordering: Acquire pairs with the Release in `change`.
         self.epoch.load(Ordering::Acquire)
     }
 
@@ -95,9 +113,20 @@ impl<T> Published<T> {
         self.slot.load_full()
     }
 
+    /// The current epoch and what it stands for. `None`: a publication is on its way, stay with the previous one.
+    pub(crate) fn follow(&self) -> Option<(u64, Option<Arc<T>>)> {
+        let epoch = self.epoch();
+        let current = self.load();
+        // Ordering: Acquire fence, partner of the Release fence in `change`.
+        fence(Ordering::Acquire);
+        // Ordering: Relaxed; ordered by the fence.
+        let unchanged = epoch.is_multiple_of(2) && self.epoch.load(Ordering::Relaxed) == epoch;
+        unchanged.then_some((epoch, current))
+    }
+
     /// *Recheck*, after *Keep*: whether `epoch` is still current. If not, the caller takes back what it stored.
     pub(crate) fn still(&self, epoch: u64) -> bool {
-        // Ordering: SeqCst fence (KeepFence), partner of PublishFence in `bump`.
+        // Ordering: SeqCst fence (KeepFence), partner of PublishFence in `change`.
         // Loom: `a_task_kept_across_a_publication_is_found`.
         fence(Ordering::SeqCst);
         self.epoch() == epoch

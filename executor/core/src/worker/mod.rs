@@ -185,19 +185,20 @@ impl<M: Machine> Worker<M> {
     /// Follows the current generation. The only place where the cached one changes, and never inside a callback.
     #[inline]
     fn refresh(&mut self) -> Phase {
-        let epoch = self.core.published.epoch();
-        if epoch != self.epoch {
-            self.follow(epoch);
+        if self.core.published.epoch() != self.epoch {
+            self.follow();
         }
         self.phase
     }
 
     #[cold]
-    fn follow(&mut self, epoch: u64) {
+    fn follow(&mut self) {
+        // While a publication is on its way, the previous generation is followed; it has ended by then.
+        let Some((epoch, generation)) = self.core.published.follow() else {
+            return;
+        };
         self.epoch = epoch;
-        // The old Arc goes before anything else: control waits for it to become the last one.
-        self.generation = None;
-        self.generation = self.core.published.load();
+        self.generation = generation;
         self.local.built_in.set(self.generation.is_none());
         self.loop_cuts.forget();
         self.put_aside();

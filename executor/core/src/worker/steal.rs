@@ -1,8 +1,7 @@
 //! Other workers' tasks, and who is in one long poll.
 //!
 //! Ingress is always fair game: under a policy it is offered after the theft. A local DSQ is the policy's placement and
-//! is stolen from only when its owner has been in one poll for long; so are the LIFO slot and `prev`, whose use is that
-//! they stay. Without a policy local DSQs hold only what the last one left.
+//! is stolen from only when its owner has been in one poll for long; so is the LIFO slot, whose use is that it stays. Without a policy local DSQs hold only what the last one left.
 //!
 //! Victims are visited from a random start, so that thieves spread.
 
@@ -16,7 +15,7 @@ use crate::worker::{Look, Worker, local};
 
 /// In one poll for longer than this: others offer the ingress to the policy.
 const STALE_INGRESS_NS: u64 = 50_000;
-/// In one poll for longer than this: the LIFO slot and `prev` may be taken.
+/// In one poll for longer than this: the LIFO slot may be taken.
 const STALE_SLOT_NS: u64 = 100_000;
 /// In one poll for longer than this: the local DSQ may be taken from, under a policy.
 const STALE_LOCAL_NS: u64 = 200_000;
@@ -111,11 +110,9 @@ impl<M: Machine> Worker<M> {
             let mut stolen = !seat.ingress.is_empty()
                 && retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some();
             if in_poll_for >= STALE_SLOT_NS {
-                for slot in [&seat.lifo, &seat.prev] {
-                    if let Some(entry) = local::take(slot) {
-                        self.local.ingress.push(entry);
-                        stolen = true;
-                    }
+                if let Some(entry) = local::take(&seat.lifo) {
+                    self.local.ingress.push(entry);
+                    stolen = true;
                 }
                 if !seat.inbox.is_empty()
                     && let Some(entry) = seat.inbox.pop_for(self.local.id)
@@ -160,7 +157,7 @@ impl<M: Machine> Worker<M> {
             return Some(entry.redeem());
         }
         if in_poll_for >= STALE_SLOT_NS {
-            let entry = local::take(&seat.lifo).or_else(|| local::take(&seat.prev))?;
+            let entry = local::take(&seat.lifo)?;
             return self.stolen(entry.redeem(), by_policy);
         }
         None

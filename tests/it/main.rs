@@ -1,0 +1,15 @@
+//! What a program may rely on, tested from outside, on the real machine.
+
+mod affinity;
+mod audit;
+mod bad_input;
+mod contract;
+mod dispatch_loop;
+mod join;
+mod policy_life;
+mod runtime;
+mod scheduling;
+mod support;
+mod tasks;
+mod tokio_compat;
+mod workload;
