@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// While it lives, [`Handle::current`] on this thread is the handle that was entered. From
-/// [`Runtime::enter`](crate::Runtime::enter).
+/// [`Handle::enter`].
 ///
 /// # Panics
 /// When several guards of one thread are not dropped in the opposite order of their making, as in tokio.

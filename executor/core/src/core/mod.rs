@@ -83,7 +83,7 @@ const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
 const CLOSED: u8 = 2;
 
-/// See the [module](self).
+/// A runtime's shared state: what any thread may use. It is never freed; the head of the file says why.
 pub struct Core<M: Machine> {
     pub(crate) machine: M,
     pub(crate) config: CoreConfig,

@@ -59,7 +59,7 @@ pub struct Park {
     pub timeout_ns: Option<u64>,
 }
 
-/// A worker: what its thread owns. See the [module](self).
+/// A worker: what its thread owns. Its thread calls [`Worker::pass`] in a loop.
 pub struct Worker<M: Machine> {
     core: &'static Core<M>,
     local: Rc<Local>,
