@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -159,13 +160,15 @@ impl Builder {
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
         let core = Core::new(RealMachine::new(workers, driver, control.clone()), config);
         let exits = Arc::new(Exits::default());
+        let sysrqs = Arc::new(AtomicU64::new(0));
         let shared = Arc::new(Shared {
             core,
             control: control.clone(),
             exits: Arc::clone(&exits),
+            sysrqs: Arc::clone(&sysrqs),
             tokio,
         });
-        let control = Control::new(core, requests, control, exits);
+        let control = Control::new(core, requests, control, exits, sysrqs);
         let control = thread::Builder::new()
             .name("polity-control".to_owned())
             .spawn(move || control.run())

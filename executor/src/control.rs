@@ -14,13 +14,14 @@
 //! up.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use polity_core::{Core, LoadRefused, PendingLoad, Retired};
-use polity_policy::{ExitInfo, Generation};
+use polity_policy::{ExitInfo, ExitKind, Generation};
 
 use crate::context;
 use crate::error::LoadError;
@@ -53,6 +54,8 @@ pub(crate) enum Request {
 pub(crate) struct Load {
     pub(crate) pending: PendingLoad<RealMachine>,
     pub(crate) reply: SyncSender<Result<Generation, LoadError>>,
+    /// How many sysrqs there had been when it was asked for: a later one cancels it.
+    pub(crate) sysrqs: u64,
 }
 
 /// The exit infos of past generations; written by control, read by anybody.
@@ -97,6 +100,7 @@ fn find(kept: &VecDeque<Arc<ExitInfo>>, generation: Generation) -> Option<Arc<Ex
 /// The load whose `init` runs.
 struct Loading {
     number: u64,
+    sysrqs: u64,
     name: String,
     deadline: Instant,
     reply: SyncSender<Result<Generation, LoadError>>,
@@ -108,6 +112,7 @@ pub(crate) struct Control {
     /// For the answers of disposable threads.
     to_self: Sender<Request>,
     exits: Arc<Exits>,
+    sysrqs: Arc<AtomicU64>,
     loading: Option<Loading>,
     waiting: VecDeque<Load>,
     retiring: Vec<Retired<RealMachine>>,
@@ -120,12 +125,14 @@ impl Control {
         requests: Receiver<Request>,
         to_self: Sender<Request>,
         exits: Arc<Exits>,
+        sysrqs: Arc<AtomicU64>,
     ) -> Self {
         Control {
             core,
             requests,
             to_self,
             exits,
+            sysrqs,
             loading: None,
             waiting: VecDeque::new(),
             retiring: Vec::new(),
@@ -175,7 +182,12 @@ impl Control {
         if self.loading.is_some() {
             return;
         }
-        let Some(Load { pending, reply }) = self.waiting.pop_front() else {
+        let Some(Load {
+            pending,
+            reply,
+            sysrqs,
+        }) = self.waiting.pop_front()
+        else {
             return;
         };
         self.loads += 1;
@@ -195,6 +207,7 @@ impl Control {
             Ok(()) => {
                 self.loading = Some(Loading {
                     number,
+                    sysrqs,
                     name,
                     deadline: now() + INIT_DEADLINE,
                     reply,
@@ -212,22 +225,35 @@ impl Control {
         };
         let reply = match result {
             Err(refused) => Err(LoadError::from(refused)),
-            Ok(pending) => {
-                let before = self
-                    .core
-                    .current_policy()
-                    .map(|policy| policy.name().to_owned());
-                let loaded = self.core.publish(pending);
-                self.core.kick_all();
-                report::send(Report::Loaded {
-                    policy: loading.name,
-                    generation: loaded.generation(),
-                    swapped_from: before,
-                });
-                Ok(loaded.generation())
-            }
+            Ok(pending) => self.publish(pending, &loading),
         };
         let _ = loading.reply.try_send(reply);
+    }
+
+    fn publish(
+        &mut self,
+        pending: PendingLoad<RealMachine>,
+        loading: &Loading,
+    ) -> Result<Generation, LoadError> {
+        let before = self
+            .core
+            .current_policy()
+            .map(|policy| policy.name().to_owned());
+        let loaded = self.core.publish(pending);
+        self.core.kick_all();
+        // Ordering: SeqCst, with the increment in `Shared::sysrq`. That one is before its unload, this load after our
+        // publication: either the unload finds this policy, or we find the sysrq.
+        if self.sysrqs.load(Ordering::SeqCst) != loading.sysrqs {
+            self.core
+                .unload(ExitKind::Sysrq, "it came while the policy was being loaded");
+            return Err(LoadError::Cancelled);
+        }
+        report::send(Report::Loaded {
+            policy: loading.name.clone(),
+            generation: loaded.generation(),
+            swapped_from: before,
+        });
+        Ok(loaded.generation())
     }
 
     fn check_deadline(&mut self) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 use std::time::Duration;
 
@@ -24,13 +25,17 @@ pub(crate) struct Shared {
     pub(crate) core: &'static Core<RealMachine>,
     pub(crate) control: Sender<Request>,
     pub(crate) exits: Arc<Exits>,
+    /// Counts SIGQUITs.
+    pub(crate) sysrqs: Arc<AtomicU64>,
     /// Not in the core, which lives for ever: the handle keeps two descriptors open.
     pub(crate) tokio: tokio::runtime::Handle,
 }
 
 impl Sysrq for Shared {
     fn sysrq(&self) -> Option<String> {
-        // Publish first; a load on its way must not undo it.
+        // First, so that a load on its way does not undo what follows.
+        // Ordering: SeqCst, with the load in `Control::publish`.
+        self.sysrqs.fetch_add(1, Ordering::SeqCst);
         let info = self.core.unload(ExitKind::Sysrq, "");
         let _ = self.control.send(Request::CancelLoads);
         let info = info?;
@@ -188,9 +193,15 @@ impl Handle {
         if context::is_in_policy() {
             return Err(LoadError::InCallback);
         }
+        // Ordering: SeqCst, as in `Control::publish`.
+        let sysrqs = self.shared.sysrqs.load(Ordering::SeqCst);
         let pending = self.core().prepare(policy)?;
         let (reply, answer) = sync_channel(1);
-        let request = Request::Load(Load { pending, reply });
+        let request = Request::Load(Load {
+            pending,
+            reply,
+            sysrqs,
+        });
         self.shared
             .control
             .send(request)

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use polity::{
-    Callback as CoreCallback, DsqId, EnqueueReason, ExitInfo, ExitKind, Handle, Host, InitError,
-    LoadError, LoadRefused, Policy, Position, TaskView, WorkerId, yield_now,
+    Attributes, Callback as CoreCallback, DsqId, EnqueueReason, ExitInfo, ExitKind, Handle, Host,
+    InitError, LoadError, LoadRefused, Policy, Position, TaskView, WorkerId, WorkerMask, yield_now,
 };
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
 use polity_tests::{DEADLINE, check, now, receive, wait_for, wait_until, within};
@@ -306,6 +306,11 @@ fn what_a_policy_held_is_offered_to_its_successor_as_inherited() {
             .collect();
         for _ in 0..20 {
             assert_eq!(receive("an offer to a", &a).1, EnqueueReason::Spawn);
+        }
+        // Each worker has been through a poll since: what `a` said has been carried out.
+        for worker in [0, 1].map(WorkerId::new) {
+            let here = Attributes::new().affinity(WorkerMask::from_iter([worker]));
+            wait_for("a poll", runtime.spawn_with(here, async {}).unwrap()).unwrap();
         }
         let (policy, record) = Recorder::new(holds_back("b", to_b), 2);
         runtime.load(policy).unwrap();

@@ -9,7 +9,7 @@
 //! ```
 //! use polity_policy::{DsqId, Host, Policy, Position, TaskView};
 //!
-//! /// Tasks tagged 1 overtake all others.
+//! /// Tasks tagged 1 overtake those that wait in the global DSQ.
 //! struct TaggedFirst;
 //!
 //! impl Policy for TaggedFirst {
@@ -49,7 +49,7 @@
 //! | DSQ | who empties it | order |
 //! |---|---|---|
 //! | [`DsqId::Local`], [`DsqId::LocalOn`] | that worker, before it looks anywhere else | FIFO, head inserts first |
-//! | [`DsqId::Global`] | every worker by itself, after its local DSQ and before `dispatch` | the same |
+//! | [`DsqId::Global`] | every worker by itself, after its local DSQ and before `dispatch`, up to 16 at once | the same |
 //! | [`DsqId::Custom`] | nobody, until the policy moves from it in `dispatch` | the same |
 //!
 //! A task in a custom DSQ, or kept by the policy as an id, is *in the policy's custody*. A task in a local or the

@@ -237,11 +237,15 @@ unsafe fn stage<'a, F: Future>(cell: NonNull<CellHead>) -> &'a mut Stage<F> {
     unsafe { &mut *cell.stage.get() }
 }
 
-/// Runs foreign code whose panic nobody can be told of. What it panicked with is leaked: its drop may panic too.
+/// Runs foreign code whose panic nobody can be told of. The drop of what it panicked with may panic too, and so on: after
+/// a few such rounds the rest is leaked.
 fn contained(body: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
-        std::mem::forget(payload);
+    let mut result = catch_unwind(AssertUnwindSafe(body));
+    for _ in 0..4 {
+        let Err(payload) = result else { return };
+        result = catch_unwind(AssertUnwindSafe(|| drop(payload)));
     }
+    std::mem::forget(result);
 }
 
 /// Replaces the stage; a panic in the drop of what was there is returned.

@@ -116,6 +116,8 @@ impl<M: Machine> Worker<M> {
     fn take_batch_back(&mut self) {
         let mut batch = std::mem::take(&mut self.notes.batch);
         for offered in batch.drain(..) {
+            // The next policy is not the first that has seen it.
+            offered.token.header().set_reason(EnqueueReason::Inherited);
             self.core.push_ingress(&self.local, offered.token);
         }
         self.notes.batch = batch;
