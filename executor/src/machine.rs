@@ -17,7 +17,7 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, Unparked, Worker};
+use polity_core::{Local, Machine, Worker};
 use polity_policy::WorkerId;
 
 use crate::control::Request;
@@ -137,7 +137,7 @@ impl Machine for RealMachine {
         now().duration_since(self.started).as_nanos() as u64
     }
 
-    fn unpark(&self, worker: WorkerId) -> Unparked {
+    fn unpark(&self, worker: WorkerId) {
         let parker = &self.parkers[worker.index()];
         // Ordering: Release pairs with the Acquire in `announce`, `park` and `leave`. Acquire pairs with the Release in
         // `announce`: an interrupt that follows comes after the worker's seat.
@@ -146,13 +146,10 @@ impl Machine for RealMachine {
                 if let Some(thread) = parker.thread.get() {
                     thread.unpark();
                 }
-                Unparked::Woken
             }
-            PARKED_DRIVER => {
-                self.driver.interrupt();
-                Unparked::Woken
-            }
-            _ => Unparked::Token,
+            PARKED_DRIVER => self.driver.interrupt(),
+            // Not parked: its next announcement fails.
+            _ => {}
         }
     }
 

@@ -62,7 +62,7 @@ mod model {
 pub use crate::{
     core::{Core, CoreConfig, LoadRefused, PendingLoad, Retired, SpawnError},
     hosting::{Callback, LoadedPolicy},
-    machine::{Machine, Unparked},
+    machine::Machine,
     stats::Metrics,
     task::{AbortHandle, JoinError, JoinHandle},
     worker::{Local, Park, Pass, Worker},

@@ -4,15 +4,6 @@ use polity_policy::WorkerId;
 
 use crate::Local;
 
-/// What the machine did with an unpark.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unparked {
-    /// The worker was blocked and is on its way.
-    Woken,
-    /// It was not blocked (yet): its next park returns at once.
-    Token,
-}
-
 /// A clock, a way to unpark a worker, and "which worker am I". Real threads and a simulation supply one each.
 ///
 /// Methods are called from any thread, also from inside wakers: they must not block, panic, or call core.
@@ -21,7 +12,7 @@ pub trait Machine: Send + Sync + Sized + 'static {
     fn now(&self) -> u64;
 
     /// Ends the present park of `worker`, or else its next one. Tokens do not add up.
-    fn unpark(&self, worker: WorkerId) -> Unparked;
+    fn unpark(&self, worker: WorkerId);
 
     /// Lends the [`Local`] of the worker whose thread this is, of whatever runtime; `None` on other threads.
     fn with_local<R>(&self, look: impl FnOnce(Option<&Local>) -> R) -> R;

@@ -27,10 +27,6 @@ macro_rules! counters {
                 $(self.$name.store(counts.$name, Ordering::Relaxed);)*
             }
 
-            pub(crate) fn counts(&self) -> Metrics {
-                Metrics { $($name: self.$name.load(Ordering::Relaxed),)* }
-            }
-
             pub(crate) fn add_to(&self, sum: &mut Metrics) {
                 $(sum.$name += self.$name.load(Ordering::Relaxed);)*
             }
@@ -47,7 +43,7 @@ counters! {
     steals,
     /// Parks.
     parks,
-    /// Times that a worker unparked another one.
+    /// Times that a worker with a backlog unparked another one for it.
     unparks,
     /// Tasks offered to a policy.
     offered,

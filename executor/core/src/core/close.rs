@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_deque::Steal;
 use polity_policy::ExitKind;
 
-use crate::core::{CLOSED, CLOSING, Core, OPEN};
+use crate::core::{CLOSING, Core, OPEN};
 use crate::machine::Machine;
 use crate::task::custody::State;
 use crate::task::entry::Entry;
@@ -82,8 +82,6 @@ impl<M: Machine> Core<M> {
             }
             std::hint::spin_loop();
         }
-        // Ordering: Release pairs with the Acquire in `is_closed`.
-        self.phase.store(CLOSED, Ordering::Release);
     }
 
     fn drop_one(&self, local: &Local, token: Token) {

@@ -81,7 +81,6 @@ pub(crate) struct Seat {
 
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
-const CLOSED: u8 = 2;
 
 /// A runtime's shared state: what any thread may use. It is never freed; the head of the file says why.
 pub struct Core<M: Machine> {
@@ -167,11 +166,6 @@ impl<M: Machine> Core<M> {
         sum
     }
 
-    /// Counts since the start of one worker.
-    pub fn worker_metrics(&self, worker: WorkerId) -> Option<Metrics> {
-        Some(self.seats.get(worker.index())?.stats.counts())
-    }
-
     /// The policy that is current.
     pub fn current_policy(&self) -> Option<LoadedPolicy> {
         self.published.load().map(LoadedPolicy)
@@ -202,11 +196,5 @@ impl<M: Machine> Core<M> {
     pub(crate) fn is_open(&self) -> bool {
         // Ordering: Acquire pairs with the Release in `close`. Spawns that miss it are refused by the closed queues.
         self.phase.load(Ordering::Acquire) == OPEN
-    }
-
-    /// Whether every task has been dropped.
-    pub fn is_closed(&self) -> bool {
-        // Ordering: Acquire pairs with the Release in `close`.
-        self.phase.load(Ordering::Acquire) == CLOSED
     }
 }

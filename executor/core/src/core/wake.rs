@@ -13,7 +13,7 @@ use polity_policy::ExitInfo;
 
 use crate::core::Core;
 use crate::hosting::Generation;
-use crate::machine::{Machine, Unparked};
+use crate::machine::Machine;
 use crate::task::custody::State;
 use crate::task::entry::Entry;
 use crate::task::header::{Header, Owner};
@@ -152,6 +152,13 @@ impl<M: Machine> Core<M> {
         }
     }
 
+    /// After worker `pusher` put the task into a shared queue: if it may not run the task itself, one that may should look.
+    pub(crate) fn wake_for(&self, header: &Header, pusher: WorkerId) {
+        if !header.allows(pusher) {
+            self.kick(self.eligible_worker(header));
+        }
+    }
+
     /// Makes some parked worker pass through its cycle once more.
     pub(crate) fn wake_somebody(&self) {
         if let Some(worker) = self.sleepers.wake_one(usize::MAX, |_| true) {
@@ -167,7 +174,7 @@ impl<M: Machine> Core<M> {
     }
 
     fn unpark(&self, worker: WorkerId) {
-        let _: Unparked = self.machine.unpark(worker);
+        self.machine.unpark(worker);
     }
 
     /// Makes every worker pass through its cycle, parked or not.

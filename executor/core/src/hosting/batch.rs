@@ -44,6 +44,10 @@ pub(crate) struct Notes {
     pub(crate) batch: Vec<Offered>,
     /// Gathered for the batch, but not for the generation that this worker follows.
     pub(crate) unfit: Vec<Entry>,
+    /// On their way to the global DSQ; empty between uses.
+    pub(crate) global: Vec<Entry>,
+    /// Those of them that not every worker may run; empty between uses.
+    pub(crate) restricted: Vec<&'static Header>,
     /// Index of the task at hand.
     pub(crate) at_hand: Cell<usize>,
     pub(crate) departed: RefCell<Vec<Departed>>,

@@ -203,8 +203,10 @@ impl<M: Machine> HostCall<'_, M> {
         let mut own_local = self.local.scratch.take();
         for Claimed { token, dsq, at } in claimed.drain(..) {
             let DsqId::LocalOn(worker) = dsq else {
+                let header = token.header();
                 self.core
                     .push_global([token.into_entry(Resting::Global)], at);
+                self.core.wake_for(header, self.local.id);
                 continue;
             };
             let worker = self.allowed_worker(token.header(), worker);

@@ -7,7 +7,7 @@
 //! A worker asks on every cycle, so it compares the epoch with the one it has cached (one load of a line that is
 //! written at swaps only) and goes to the slot only when it differs.
 //!
-//! **The race, and protocol (a).** Events: *Publish* (store the slot, then bump the epoch), *PublishFence*, *Sweep* (look
+//! **The race, and protocol (a).** Events: *Publish* (change the slot, then the epoch to even), *PublishFence*, *Sweep* (look
 //! at custody words) on the retiring side; *Keep* (a worker stores `Held` or `Queued` with the old generation's
 //! tag), *KeepFence*, *Recheck* (load the epoch) on the worker's. Both fences are sequentially consistent, so one comes first: if
 //! PublishFence does, Recheck sees the new epoch and the worker takes its task back; if KeepFence does, Sweep sees the task.

@@ -127,7 +127,7 @@ impl<M: Machine> Worker<M> {
         self.passes = self.passes.wrapping_add(1);
         if self.pace.is_due() {
             let now = self.look_at_the_clock();
-            self.adopt_stale_ingress(now);
+            self.look_behind_long_polls(now);
         }
         if self.refresh() == Phase::Closing {
             return Pass::Stop;

@@ -10,7 +10,6 @@ use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
 use crate::task::entry::Entry;
-use crate::task::header::Header;
 use crate::task::token::{Resting, Token, claim};
 use crate::worker::Worker;
 
@@ -127,7 +126,7 @@ impl<M: Machine> Worker<M> {
         let mut batch = std::mem::take(&mut self.notes.batch);
         // Tails of the two most frequent targets are pushed under one lock each.
         let mut own_local = self.local.scratch.take();
-        let mut global: Vec<Entry> = Vec::new();
+        let mut global = std::mem::take(&mut self.notes.global);
         let mut shared = 0;
         for offered in batch.drain(..) {
             let header = offered.token.header();
@@ -151,14 +150,12 @@ impl<M: Machine> Worker<M> {
                 Some((DsqId::Global, Position::Tail)) => {
                     shared += 1;
                     global.push(offered.token.into_entry(Resting::Global));
-                    if header.is_restricted() {
-                        self.wake_for(header);
-                    }
                 }
                 Some((DsqId::Global, Position::Head)) => {
                     shared += 1;
                     self.core
                         .push_global([offered.token.into_entry(Resting::Global)], Position::Head);
+                    self.core.wake_for(header, self.local.id);
                 }
                 Some((dsq, at)) => {
                     let worker = if let DsqId::LocalOn(worker) = dsq {
@@ -183,8 +180,9 @@ impl<M: Machine> Worker<M> {
         }
         self.local.scratch.replace(own_local);
         if !global.is_empty() {
-            self.core.push_global(global, Position::Tail);
+            self.push_batch_global(&mut global);
         }
+        self.notes.global = global;
         // Claims that other workers made on tasks of this batch.
         let _ = self.host_call(generation).tell_departed();
         self.host_call(generation).carry_out_claims();
@@ -213,9 +211,7 @@ impl<M: Machine> Worker<M> {
         }
         let Some(token) = token else {
             self.notes.kept.borrow_mut().push(header);
-            if header.is_restricted() {
-                self.wake_for(header);
-            }
+            self.core.wake_for(header, self.local.id);
             return;
         };
         // Another worker's callback destroyed it since the verdict was checked.
@@ -225,11 +221,16 @@ impl<M: Machine> Worker<M> {
         self.core.push_ingress(&self.local, token);
     }
 
-    /// A shared queue got a task that not every worker may run: one that may should look.
-    fn wake_for(&self, header: &Header) {
-        if !header.allows(self.local.id) {
-            self.core.kick(self.core.eligible_worker(header));
+    /// All under one lock, and only then the kicks: who looks before the push finds nothing and parks.
+    fn push_batch_global(&mut self, global: &mut Vec<Entry>) {
+        let restricted = global.iter().filter(|entry| entry.is_restricted());
+        self.notes.restricted.extend(restricted.map(Entry::header));
+        self.core.push_global(global.drain(..), Position::Tail);
+        let mut restricted = std::mem::take(&mut self.notes.restricted);
+        for header in restricted.drain(..) {
+            self.core.wake_for(header, self.local.id);
         }
+        self.notes.restricted = restricted;
     }
 
     /// After putting tasks into the custody of `generation`: takes those back that nobody else will. That is all of them

@@ -36,7 +36,7 @@ impl<M: Machine> Worker<M> {
             // A task that this generation has not met (it came here before the load) runs untold.
             Some(generation) if header.seen_by() != generation.number.number() => {
                 self.generation = Some(generation);
-                self.run_untold(token, seen);
+                self.run_built_in(token, seen);
             }
             Some(generation) => {
                 self.run_told(&generation, token, seen);
@@ -87,11 +87,6 @@ impl<M: Machine> Worker<M> {
         self.local.current.set(None);
     }
 
-    /// Under a policy, but past it.
-    fn run_untold(&mut self, token: Token, seen: Seen) {
-        self.run_built_in(token, seen);
-    }
-
     fn run_told(&mut self, generation: &Arc<Generation>, mut token: Token, seen: Seen) {
         let header = token.header();
         let mut view = header.view();
@@ -132,13 +127,13 @@ impl<M: Machine> Worker<M> {
         self.core.push_ingress(&self.local, token);
     }
 
-    /// Visible to others in the seat while the policy is asked for another one.
+    /// In the seat, where a close finds it, while the policy is asked for another one.
     fn keep_as_prev(&mut self, token: Token) {
         let header = token.header();
         header.set_reason(EnqueueReason::StillRunnable);
         header.set_runnable_at(self.local.now.get());
         if header.is_restricted() {
-            // `prev` may be taken by any worker, so restricted tasks do not lie there.
+            // `prev` goes to the crossbeam deque if something else is found, where restricted tasks must not lie.
             return self.core.push_ingress(&self.local, token);
         }
         let entry = token.into_entry(Resting::Ingress);

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::task::token::Token;
 use crate::worker::{Look, Worker, local};
 
-/// In one poll for longer than this: others offer the ingress to the policy.
+/// In one poll for longer than this: others take over the ingress.
 const STALE_INGRESS_NS: u64 = 50_000;
 /// In one poll for longer than this: the LIFO slot may be taken.
 const STALE_SLOT_NS: u64 = 100_000;
@@ -96,9 +96,9 @@ impl<M: Machine> Worker<M> {
         None
     }
 
-    /// Under a policy: takes over the ingress of workers that are in one long poll, so that the policy hears of those
-    /// tasks. Called whenever the clock is read.
-    pub(super) fn adopt_stale_ingress(&mut self, now: u64) {
+    /// Takes over what lies behind other workers' long polls, also when this worker has enough of its own: else those
+    /// tasks would wait for a worker that has nothing. Called whenever the clock is read; touches one line of each worker.
+    pub(super) fn look_behind_long_polls(&mut self, now: u64) {
         for victim in 0..self.core.worker_count() {
             let seat = &self.core.seats[victim];
             // Ordering: Relaxed; a sample.
