@@ -102,6 +102,7 @@ impl Books {
         let stop = Arc::clone(&self.stop);
         self.spawn(runtime, async move {
             while !stop.load(Ordering::Relaxed) {
+                // A timer of the driver is what is tested, not a wait for luck.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });

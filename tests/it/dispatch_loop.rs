@@ -142,6 +142,7 @@ fn timers_io_and_control_are_served_between_the_loops_on_one_worker() {
             let mut client = tokio::net::TcpStream::connect(to).await.unwrap();
             let (mut server, _) = listener.accept().await.unwrap();
             for n in 0..10 {
+                // A timer of the driver is what is tested, not a wait for luck.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 client.write_all(&[n]).await.unwrap();
                 let mut byte = [0];
@@ -150,6 +151,7 @@ fn timers_io_and_control_are_served_between_the_loops_on_one_worker() {
             }
         };
         wait_for("I/O by a task", tagged(&runtime, 1, io)).unwrap();
+        // A timer of the driver is what is tested, not a wait for luck.
         runtime.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
         assert!(
             runtime.metrics().dispatch_loops_cut > cuts,
@@ -212,6 +214,7 @@ fn a_policy_that_also_runs_tasks_is_not_ejected() {
         let (ticked, ticks) = channel();
         let ticking = tagged(&runtime, 1, async move {
             while !stopped.load(Ordering::Relaxed) {
+                // A timer of the driver is what is tested, not a wait for luck.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 let _ = ticked.send(());
             }

@@ -593,6 +593,7 @@ fn five_hundred_runtimes_leak_no_descriptor_and_no_thread() {
                     }
                     drop(runtime.spawn(async {
                         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                        // A timer of the driver is what is tested, not a wait for luck.
                         tokio::time::sleep(Duration::from_secs(3600)).await;
                         drop(socket);
                     }));

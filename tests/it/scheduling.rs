@@ -93,6 +93,7 @@ fn a_task_that_wakes_itself_for_ever_starves_nobody() {
             for _ in 0..50 {
                 polity::spawn(polity::yield_now()).await.unwrap();
             }
+            // A timer of the driver is what is tested, not a wait for luck.
             tokio::time::sleep(Duration::from_millis(2)).await;
         });
         wait_for("the task inside", inside).unwrap();
@@ -122,6 +123,7 @@ fn two_tasks_that_wake_each_other_for_ever_starve_nobody() {
         for _ in 0..50 {
             wait_for("a task", runtime.spawn(polity::yield_now())).unwrap();
         }
+        // A timer of the driver is what is tested, not a wait for luck.
         let timer = runtime.spawn(async { tokio::time::sleep(Duration::from_millis(2)).await });
         wait_for("a timer", timer).unwrap();
         stop.store(true, Ordering::Relaxed);
@@ -442,6 +444,7 @@ fn sockets_and_timers_are_served_while_one_worker_is_blocked() {
             // Whichever worker sat in the driver: it may be the one that is blocked now.
             let blocker = Blocker::new(runtime);
             let task = runtime.spawn(async {
+                // A timer of the driver is what is tested, not a wait for luck.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let (a, b) = (bind().await, bind().await);
                 a.send_to(b"x", b.local_addr().unwrap()).await.unwrap();
