@@ -1,6 +1,8 @@
 //! Why a policy ended.
 
+use std::backtrace::Backtrace;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{Generation, TaskId, WorkerId};
 
@@ -32,10 +34,14 @@ pub enum ExitKind {
     Error = 1024,
     /// It reported an error of its own with [`Host::error`](crate::Host::error).
     PolicyError = 1025,
+    /// It left a runnable task waiting for longer than its stall timeout while a worker could have run it.
+    Stall = 1026,
     /// Its `dispatch` kept a worker busy without giving it anything to run for the whole stall timeout.
     DispatchLoop = 1028,
     /// A callback panicked.
     Panic = 1029,
+    /// A callback did not return.
+    StuckCallback = 1030,
 }
 
 impl ExitKind {
@@ -72,8 +78,10 @@ impl ExitKind {
             ExitKind::Ejected => "ejected",
             ExitKind::Error => "error",
             ExitKind::PolicyError => "policy_error",
+            ExitKind::Stall => "stall",
             ExitKind::DispatchLoop => "dispatch_loop",
             ExitKind::Panic => "panic",
+            ExitKind::StuckCallback => "stuck_callback",
         }
     }
 
@@ -93,7 +101,9 @@ impl ExitKind {
             ExitKind::Error => "wrong value from the policy",
             ExitKind::PolicyError => "error reported by the policy",
             ExitKind::DispatchLoop => "dispatch never gave the worker anything to run",
+            ExitKind::Stall => "a runnable task was left waiting",
             ExitKind::Panic => "a callback panicked",
+            ExitKind::StuckCallback => "a callback did not return",
         }
     }
 }
@@ -131,6 +141,11 @@ pub struct ExitInfo {
     pub worker: Option<WorkerId>,
     /// Over which task it happened, if over one.
     pub task: Option<TaskId>,
+    /// What the runtime looked like when the policy was swept out: workers, the tasks that it held, counters. At most
+    /// 32 KiB; one that was cut says so. Missing for `Unload`, `Swap` and `Shutdown`.
+    pub dump: Option<Arc<str>>,
+    /// For a wrong value, a reported error or a panic: where in the policy. Its frames are looked up when it is printed.
+    pub backtrace: Option<Arc<Backtrace>>,
 }
 
 impl ExitInfo {
@@ -149,6 +164,8 @@ impl ExitInfo {
             generation,
             worker: None,
             task: None,
+            dump: None,
+            backtrace: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The callbacks.
 
 use std::error::Error;
+use std::time::Duration;
 
 use crate::{ExitInfo, Host, TaskView, WorkerId};
 
@@ -39,6 +40,8 @@ pub enum DequeueReason {
     Dispatched,
     /// It was aborted while the policy had it.
     Cancelled,
+    /// A bypass has begun: core runs it, and it comes back by `enqueue` if it is still runnable afterwards.
+    Bypass,
 }
 
 /// A scheduling policy. Only [`name`](Policy::name) must be written; a policy with nothing else runs every task.
@@ -100,6 +103,26 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         Ok(())
+    }
+
+    /// How long a runnable task may wait in this policy's hands while a worker could have run it, before the policy is
+    /// ejected with [`ExitKind::Stall`](crate::ExitKind::Stall): 10 ms to 30 s, anything else refuses the load. `None`, the
+    /// default, takes the runtime's. Asked once per load, on the thread that loads, before `init`.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::time::Duration;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn stall_timeout(&self) -> Option<Duration> {
+    ///     Some(Duration::from_millis(500))
+    /// }
+    /// # }
+    /// # assert!(Mine.stall_timeout().unwrap() < Duration::from_secs(1));
+    /// ```
+    fn stall_timeout(&self) -> Option<Duration> {
+        None
     }
 
     /// Called once per load, last of all, on a thread of its own, when no worker is inside the policy any more.
@@ -327,6 +350,9 @@ impl BoxPolicy {
 impl Policy for BoxPolicy {
     fn name(&self) -> &str {
         self.0.name()
+    }
+    fn stall_timeout(&self) -> Option<Duration> {
+        self.0.stall_timeout()
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.0.init(host)

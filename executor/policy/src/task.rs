@@ -16,7 +16,8 @@ pub enum EnqueueReason {
     Wake,
     /// It was polled and is runnable still: it yielded, or was woken during the poll. `select_worker` is skipped.
     StillRunnable,
-    /// It was runnable when this policy was loaded; another policy or the built-in FIFO had it until now.
+    /// It was runnable already while this policy did not have it: another policy or the built-in FIFO had it until this
+    /// one was loaded, or a bypass has ended.
     Inherited,
 }
 
