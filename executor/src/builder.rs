@@ -158,7 +158,8 @@ impl Builder {
         let (control, requests) = channel();
         let mut config = CoreConfig::new(workers);
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
-        let core = Core::new(RealMachine::new(workers, driver, control.clone()), config);
+        let seats = workers + config.spares;
+        let core = Core::new(RealMachine::new(seats, driver, control.clone()), config);
         let exits = Arc::new(Exits::default());
         let sysrqs = Arc::new(AtomicU64::new(0));
         let shared = Arc::new(Shared {

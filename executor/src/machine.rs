@@ -17,12 +17,11 @@ use std::sync::mpsc::Sender;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, Worker};
-use polity_policy::WorkerId;
+use polity_core::{Local, Machine, SeatId, Worker};
 
 use crate::control::Request;
 use crate::driver::{Budget, Driver, Parked};
-use crate::sys::tls;
+use crate::sys::{fence, tls};
 
 const EMPTY: u8 = 0;
 const PARKED: u8 = 1;
@@ -35,6 +34,8 @@ pub(crate) struct RealMachine {
     started: Instant,
     parkers: Box<[Parker]>,
     pub(crate) driver: Driver,
+    /// The kernel fences all threads for us.
+    membarrier: bool,
     control: Sender<Request>,
 }
 
@@ -46,25 +47,27 @@ struct Parker {
 }
 
 impl RealMachine {
-    pub(crate) fn new(workers: usize, driver: Driver, control: Sender<Request>) -> Self {
+    /// With so many seats.
+    pub(crate) fn new(seats: usize, driver: Driver, control: Sender<Request>) -> Self {
         RealMachine {
             started: now(),
-            parkers: (0..workers).map(|_| Parker::default()).collect(),
+            parkers: (0..seats).map(|_| Parker::default()).collect(),
             driver,
+            membarrier: fence::register(),
             control,
         }
     }
 
-    /// This thread is `worker` from now on.
-    pub(crate) fn adopt(&self, worker: WorkerId) {
-        self.parkers[worker.index()]
+    /// This thread sits in `seat` from now on.
+    pub(crate) fn adopt(&self, seat: SeatId) {
+        self.parkers[seat.index()]
             .thread
             .get_or_init(thread::current);
     }
 
     /// Blocks `worker`, whose thread this is.
     pub(crate) fn park(&self, worker: &mut Worker<RealMachine>, timeout: Option<Duration>) {
-        let parker = &self.parkers[worker.local().id().index()];
+        let parker = &self.parkers[worker.local().seat().index()];
         let timed_out = match self.driver.try_seat() {
             // Sit comes before Announce (`driver/mod.rs`).
             Some(mut seat) => {
@@ -137,8 +140,8 @@ impl Machine for RealMachine {
         now().duration_since(self.started).as_nanos() as u64
     }
 
-    fn unpark(&self, worker: WorkerId) {
-        let parker = &self.parkers[worker.index()];
+    fn unpark(&self, seat: SeatId) {
+        let parker = &self.parkers[seat.index()];
         // Ordering: Release pairs with the Acquire in `announce`, `park` and `leave`. Acquire pairs with the Release in
         // `announce`: an interrupt that follows comes after the worker's seat.
         match parker.word.swap(NOTIFIED, Ordering::AcqRel) {
@@ -158,7 +161,7 @@ impl Machine for RealMachine {
         tls::with_local(look)
     }
 
-    fn woken_in_driver(&self, _worker: WorkerId) {
+    fn woken_in_driver(&self, _seat: SeatId) {
         self.driver.interrupt_local();
     }
 
@@ -168,7 +171,16 @@ impl Machine for RealMachine {
     }
 
     #[inline]
-    fn before_poll(&self, _worker: WorkerId) {
+    fn light_fence(&self) {
+        fence::light(self.membarrier);
+    }
+
+    fn heavy_fence(&self) {
+        fence::heavy(self.membarrier);
+    }
+
+    #[inline]
+    fn before_poll(&self, _seat: SeatId) {
         BUDGET.with_borrow_mut(|budget| {
             if let Some(budget) = budget {
                 budget.refresh();

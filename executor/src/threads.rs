@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity_core::{Pass, Worker};
+use polity_core::{Pass, SeatId, Worker};
 use polity_policy::WorkerId;
 
 use crate::context;
@@ -60,7 +60,8 @@ pub(crate) fn start(
 fn run(handle: &Handle, id: WorkerId) {
     let core = handle.core();
     let machine = core.machine();
-    machine.adopt(id);
+    let seat = SeatId::new(id.index() as u16);
+    machine.adopt(seat);
     // Entered first and left last: tasks are polled and dropped inside.
     let _context = context::enter(handle);
     if !machine::install_budget(&machine.driver) && id.index() == 0 {
@@ -68,11 +69,12 @@ fn run(handle: &Handle, id: WorkerId) {
                     always-ready tokio channel or socket will not yield by itself";
         report::send(Report::Warn(text.to_owned()));
     }
-    let mut worker = Worker::new(core, id);
+    let mut worker = Worker::new(core, seat);
     let seated = tls::sit(worker.local());
     pass_until_closed(&mut worker, machine);
-    worker.leave();
+    let local = worker.leave();
     drop(seated);
+    core.clear_seat(local);
 }
 
 fn pass_until_closed(worker: &mut Worker<RealMachine>, machine: &RealMachine) {
@@ -85,7 +87,7 @@ fn pass_until_closed(worker: &mut Worker<RealMachine>, machine: &RealMachine) {
             }
             Pass::Drive => machine.drive(worker),
             Pass::Park(park) => machine.park(worker, park.timeout_ns.map(Duration::from_nanos)),
-            Pass::Stop => return,
+            Pass::Stop | Pass::Dismissed | Pass::Revoked => return,
         }
     }
 }

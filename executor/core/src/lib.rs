@@ -12,6 +12,7 @@
 //! | `task` | header slab, lifecycle and custody words, cell, join handle, waker: all unsafe code of this crate |
 //! | `queue` | ingress of a worker, injector, pinned inbox, DSQs |
 //! | `idle` | who is parked, and how nobody sleeps through work |
+//! | `seat` | what others may reach of a thread that runs tasks |
 //! | `hosting` | a loaded policy: publication, the door to its callbacks, what it may say |
 //! | `core` | a runtime's shared state: spawn, wake, load, sweep, close |
 //! | `worker` | the cycle |
@@ -22,8 +23,11 @@
 mod sync;
 
 pub(crate) mod idle;
+pub(crate) mod seat;
 pub(crate) mod task;
 
+#[cfg(not(polity_loom))]
+mod callback;
 #[cfg(not(polity_loom))]
 mod core;
 #[cfg(not(polity_loom))]
@@ -60,9 +64,11 @@ mod model {
 
 #[cfg(not(polity_loom))]
 pub use crate::{
-    core::{Core, CoreConfig, LoadRefused, PendingLoad, Retired, SpawnError},
-    hosting::{Callback, LoadedPolicy},
+    callback::Callback,
+    core::{Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, SpawnError},
+    hosting::LoadedPolicy,
     machine::Machine,
+    seat::SeatId,
     stats::Metrics,
     task::{AbortHandle, JoinError, JoinHandle},
     worker::{Local, Park, Pass, Worker},

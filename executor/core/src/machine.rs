@@ -1,8 +1,6 @@
 //! What core needs from outside.
 
-use polity_policy::WorkerId;
-
-use crate::Local;
+use crate::{Local, SeatId};
 
 /// A clock, a way to unpark a worker, and "which worker am I". Real threads and a simulation supply one each.
 ///
@@ -11,19 +9,26 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Nanoseconds since the runtime started. Monotonic.
     fn now(&self) -> u64;
 
-    /// Ends the present park of `worker`, or else its next one. Tokens do not add up.
-    fn unpark(&self, worker: WorkerId);
+    /// Ends the present park of the thread in `seat`, or else its next one. Tokens do not add up.
+    fn unpark(&self, seat: SeatId);
 
     /// Lends the [`Local`] of the worker whose thread this is, of whatever runtime; `None` on other threads.
     fn with_local<R>(&self, look: impl FnOnce(Option<&Local>) -> R) -> R;
 
     /// A task was woken on this thread while the thread is parked in the driver: the park must end, so that the
     /// worker can run it.
-    fn woken_in_driver(&self, worker: WorkerId);
+    fn woken_in_driver(&self, seat: SeatId);
 
     /// A policy has just been unpublished because it ended. Control should sweep and retire it.
     fn policy_ended(&self);
 
+    /// Half of an asymmetric fence: cheap, because its partner [`heavy_fence`](Machine::heavy_fence) pays for both. Any
+    /// two of them, one of each kind, are ordered as two sequentially consistent fences are.
+    fn light_fence(&self);
+
+    /// The other half: called by the watchdog, a few times per stuck call or poll.
+    fn heavy_fence(&self);
+
     /// Called by the worker before each poll, on its thread.
-    fn before_poll(&self, worker: WorkerId);
+    fn before_poll(&self, seat: SeatId);
 }

@@ -11,6 +11,7 @@ use polity_policy::ExitKind;
 
 use crate::core::{CLOSING, Core, OPEN};
 use crate::machine::Machine;
+use crate::seat::Seat;
 use crate::task::custody::State;
 use crate::task::entry::Entry;
 use crate::task::slab;
@@ -30,17 +31,19 @@ impl<M: Machine> Core<M> {
             return;
         }
         self.injector.close();
-        self.seats.iter().for_each(|seat| seat.inbox.close());
+        self.placed.iter().for_each(|placed| placed.inbox.close());
         self.unload(ExitKind::Shutdown, "");
         // Workers look at the phase when the epoch changes.
         self.published.bump();
         self.kick_all();
     }
 
-    /// A worker took its seat.
-    pub(crate) fn sit_down(&self) {
-        // Ordering: Relaxed; counted down with AcqRel.
-        self.seated.fetch_add(1, Ordering::Relaxed);
+    /// A thread takes this seat.
+    pub(crate) fn sit_down(&self, seat: &Seat) {
+        if !seat.take_counted() {
+            // Ordering: Relaxed; counted down with AcqRel.
+            self.seated.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A worker has left its seat, having put back what it held. `true`: it was the last one.
@@ -99,13 +102,15 @@ impl<M: Machine> Core<M> {
         {
             return Some(entry);
         }
+        let placed = self.placed.iter();
+        if let Some(entry) = { placed }.find_map(|on| on.local.pop().or_else(|| on.inbox.pop())) {
+            return Some(entry);
+        }
         self.seats.iter().find_map(|seat| {
             // Ordering: Acquire pairs with the Release of the worker that put the entry there.
             let held = [&seat.lifo, &seat.prev];
             held.iter()
                 .find_map(|slot| Entry::from_bits(slot.swap(0, Ordering::Acquire)))
-                .or_else(|| seat.local.pop())
-                .or_else(|| seat.inbox.pop())
                 .or_else(|| {
                     loop {
                         match seat.ingress.steal() {

@@ -13,10 +13,11 @@ use polity_policy::{
     EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
 };
 
+use crate::callback::Callback;
 use crate::core::Core;
 use crate::hosting::call::Adapter;
 use crate::hosting::host::InitHost;
-use crate::hosting::{Callback, Generation, LoadedPolicy, panic_text};
+use crate::hosting::{Generation, LoadedPolicy, panic_text};
 use crate::machine::Machine;
 use crate::task::slab;
 use crate::task::token::{Resting, claim};
@@ -305,7 +306,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Complexity: one look at each slot of the process, then a sort of what was found.
-    fn sweep(&self, generation: &Generation) -> usize {
+    pub(super) fn sweep(&self, generation: &Generation) -> usize {
         let mut found = Vec::new();
         for header in slab::all() {
             let seen = header.custody.load();

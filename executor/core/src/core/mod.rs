@@ -9,21 +9,23 @@
 //! | `spawn.rs` | from a future to a token in a queue |
 //! | `wake.rs` | from a token to a queue and an unparked worker |
 //! | `load.rs` | load, swap, unload, sweep |
+//! | `seats.rs` | who sits where: stand-ins, convictions, and what a convicted thread had in its hands |
 //! | `close.rs` | the end: every task is dropped on a worker |
 
 mod close;
 mod load;
+mod seats;
 mod spawn;
 mod wake;
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crossbeam_deque as deque;
 use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
 pub use load::{LoadRefused, PendingLoad, Retired};
+pub use seats::Cause;
 pub use spawn::SpawnError;
 
 use crate::hosting::published::Published;
@@ -31,8 +33,8 @@ use crate::hosting::{Generation, LoadedPolicy, Tags};
 use crate::idle::Sleepers;
 use crate::machine::Machine;
 use crate::queue::{Fifo, Injector};
-use crate::stats::{self, Metrics};
-use crate::task::entry::Entry;
+use crate::seat::{Placed, Seat, SeatId};
+use crate::stats::Metrics;
 use crate::task::header::{Header, Owner};
 use crate::task::slab::SlotCache;
 
@@ -42,12 +44,14 @@ use crate::task::slab::SlotCache;
 pub struct CoreConfig {
     /// Number of workers, 1 to 1024.
     pub workers: usize,
+    /// Number of seats for spares, which take over from workers that are stuck.
+    pub spares: usize,
     /// How long a worker may go on exhausting the dispatch loop before the policy is ejected, in nanoseconds.
     pub stall_after_ns: u64,
 }
 
 impl CoreConfig {
-    /// So many workers, and a stall timeout of 5 s.
+    /// So many workers, one spare, and a stall timeout of 5 s.
     ///
     /// # Panics
     /// If `workers` is 0 or above 1024.
@@ -58,25 +62,10 @@ impl CoreConfig {
         );
         CoreConfig {
             workers,
+            spares: 1,
             stall_after_ns: 5_000_000_000,
         }
     }
-}
-
-/// What others may reach of a worker.
-pub(crate) struct Seat {
-    pub(crate) ingress: deque::Stealer<Entry>,
-    /// The owner's end of the ingress, while no thread sits here.
-    pub(crate) unclaimed: Mutex<Option<deque::Worker<Entry>>>,
-    /// Built-in FIFO only: the task woken last by the running one. Zero is empty.
-    pub(crate) lifo: AtomicU64,
-    /// The still runnable task that was polled last, while its policy is asked for another. Zero is empty.
-    pub(crate) prev: AtomicU64,
-    pub(crate) local: Fifo,
-    pub(crate) inbox: Fifo,
-    /// Counts poll starts and ends: odd while a poll goes on.
-    pub(crate) polls: AtomicU64,
-    pub(crate) stats: stats::Published,
 }
 
 const OPEN: u8 = 0;
@@ -89,6 +78,8 @@ pub struct Core<M: Machine> {
     /// Unique in the process: says whether a thread's [`Local`](crate::Local) is one of ours.
     pub(crate) id: u64,
     pub(crate) seats: Box<[CachePadded<Seat>]>,
+    /// One for each worker.
+    pub(crate) placed: Box<[CachePadded<Placed>]>,
     pub(crate) injector: Injector,
     pub(crate) global: Fifo,
     pub(crate) sleepers: CachePadded<Sleepers>,
@@ -98,8 +89,13 @@ pub struct Core<M: Machine> {
     tags: Tags,
     last_generation: AtomicU32,
     retiring: Mutex<Vec<Arc<Generation>>>,
+    /// Held while somebody changes who sits where.
+    seating: Mutex<()>,
     phase: AtomicU8,
+    /// Threads that pass through the cycle, or should: one that was convicted leaves its place to its heir.
     seated: AtomicUsize,
+    /// Seats beyond this one are empty.
+    in_use: AtomicUsize,
     slots: Box<[CachePadded<Mutex<SlotCache>>]>,
     as_owner: OnceLock<&'static &'static dyn Owner>,
 }
@@ -109,34 +105,35 @@ impl<M: Machine> Core<M> {
     pub fn new(machine: M, config: CoreConfig) -> &'static Self {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let workers = config.workers;
-        let seat = |_| {
-            let ingress = deque::Worker::new_fifo();
-            CachePadded::new(Seat {
-                ingress: ingress.stealer(),
-                unclaimed: Mutex::new(Some(ingress)),
-                lifo: AtomicU64::new(0),
-                prev: AtomicU64::new(0),
-                local: Fifo::default(),
-                inbox: Fifo::default(),
-                polls: AtomicU64::new(0),
-                stats: stats::Published::default(),
-            })
+        let seats = workers + config.spares;
+        assert!(
+            config.spares <= 1024,
+            "a core has at most 1024 spares, not {}",
+            config.spares
+        );
+        let seat = |index: usize| {
+            let home = WorkerId::new((index % workers) as u16);
+            CachePadded::new(Seat::new(home))
         };
+        let placed = |index| CachePadded::new(Placed::new(SeatId::new(index)));
         let core: &'static Self = Box::leak(Box::new(Core {
             machine,
             // Ordering: Relaxed; only uniqueness counts.
             id: IDS.fetch_add(1, Ordering::Relaxed),
-            seats: (0..workers).map(seat).collect(),
+            seats: (0..seats).map(seat).collect(),
+            placed: (0..workers as u16).map(placed).collect(),
             injector: Injector::new(workers),
             global: Fifo::default(),
-            sleepers: CachePadded::new(Sleepers::new(workers)),
+            sleepers: CachePadded::new(Sleepers::new(seats)),
             published: CachePadded::new(Published::new()),
             clock: CachePadded::default(),
             tags: Tags::default(),
             last_generation: AtomicU32::new(0),
             retiring: Mutex::default(),
+            seating: Mutex::default(),
             phase: AtomicU8::new(OPEN),
             seated: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(workers),
             slots: (0..4).map(|_| CachePadded::default()).collect(),
             as_owner: OnceLock::new(),
             config,
@@ -154,7 +151,24 @@ impl<M: Machine> Core<M> {
     /// How many workers it has.
     #[inline]
     pub fn worker_count(&self) -> usize {
-        self.seats.len()
+        self.placed.len()
+    }
+
+    /// What has been put on `worker`.
+    #[inline]
+    pub(crate) fn placed(&self, worker: WorkerId) -> &Placed {
+        &self.placed[worker.index()]
+    }
+
+    /// Where the work of `worker` is done.
+    #[inline]
+    pub(crate) fn seat_of(&self, worker: WorkerId) -> SeatId {
+        self.placed(worker).seat()
+    }
+
+    #[inline]
+    pub(crate) fn seat(&self, seat: SeatId) -> &Seat {
+        &self.seats[seat.index()]
     }
 
     /// Counts since the start, summed over the workers.
@@ -190,6 +204,38 @@ impl<M: Machine> Core<M> {
             .chain(all)
             .find(|worker| header.allows(*worker))
             .unwrap_or(last)
+    }
+
+    /// How many seats thieves look into: those that are taken, and perhaps some between them.
+    // Ordering: Relaxed; a seat has nothing to steal before its thread runs, nor after it has left.
+    #[inline]
+    pub(crate) fn seats_in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Threads that pass through the cycle.
+    pub(crate) fn seated(&self) -> usize {
+        // Ordering: Relaxed; a hint. The end of the runtime asks `stand_up`.
+        self.seated.load(Ordering::Relaxed)
+    }
+
+    /// What has been put on the worker whose work is done in this seat; `None` if another seat does it.
+    #[inline]
+    pub(crate) fn served_by(&self, seat: usize) -> Option<&Placed> {
+        let placed = self.placed(self.seats[seat].home());
+        (placed.seat().index() == seat).then_some(placed)
+    }
+
+    /// For policies: a hint.
+    pub(crate) fn is_idle(&self, worker: WorkerId) -> bool {
+        let placed = self.placed.get(worker.index());
+        placed.is_some_and(|placed| self.sleepers.is_idle(placed.seat().index()))
+    }
+
+    /// For policies, with a worker that exists: takes the hint. Of several callers one gets `true`.
+    pub(crate) fn claim_idle(&self, worker: WorkerId) -> bool {
+        let placed = self.placed.get(worker.index());
+        placed.is_some_and(|placed| self.sleepers.claim_idle(placed.seat().index()))
     }
 
     #[inline]

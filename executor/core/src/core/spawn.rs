@@ -129,7 +129,7 @@ impl<M: Machine> Core<M> {
                 let header = token.header();
                 let entry = token.into_entry(Resting::Ingress);
                 let pushed = if header.is_restricted() {
-                    self.seats[self.eligible_worker(header).index()]
+                    self.placed(self.eligible_worker(header))
                         .inbox
                         .push(entry, Position::Tail)
                 } else {

@@ -14,11 +14,12 @@ use polity_policy::ExitInfo;
 use crate::core::Core;
 use crate::hosting::Generation;
 use crate::machine::Machine;
+use crate::seat::{Place, SeatId};
 use crate::task::custody::State;
 use crate::task::entry::Entry;
 use crate::task::header::{Header, Owner};
 use crate::task::token::{Resting, Token, claim};
-use crate::worker::{Local, Place};
+use crate::worker::Local;
 
 impl<M: Machine> Owner for Core<M> {
     fn now_runnable(&self, token: Token) {
@@ -61,11 +62,11 @@ impl<M: Machine> Core<M> {
             return self.push_inbox(token);
         }
         let entry = token.into_entry(Resting::Ingress);
-        match local.place.get() {
+        match local.place() {
             Place::Poll if local.built_in.get() => self.push_lifo(local, entry),
             Place::Driver => {
                 local.ingress.push(entry);
-                self.machine.woken_in_driver(local.id);
+                self.machine.woken_in_driver(local.seat_id);
             }
             _ => local.ingress.push(entry),
         }
@@ -73,7 +74,7 @@ impl<M: Machine> Core<M> {
 
     /// The task woken last runs next: its data is in the cache. The one that it displaces goes to the queue.
     fn push_lifo(&self, local: &Local, entry: Entry) {
-        let slot = &self.seats[local.id.index()].lifo;
+        let slot = &local.seat.lifo;
         // Ordering: Relaxed load; only we fill the slot, thieves only empty it.
         let displaced = if slot.load(Ordering::Relaxed) == 0 {
             // Ordering: Release pairs with the Acquire of a thief in `worker/steal.rs`.
@@ -88,7 +89,8 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn inject(&self, token: Token) {
+    /// From a thread that has no ingress of its own.
+    pub(crate) fn inject(&self, token: Token) {
         let header = token.header();
         // Ordering: Relaxed; a coarse stamp.
         header.set_runnable_at(self.clock.load(Ordering::Relaxed));
@@ -103,7 +105,7 @@ impl<M: Machine> Core<M> {
     pub(crate) fn push_inbox(&self, token: Token) {
         let header = token.header();
         let worker = self.eligible_worker(header);
-        self.seats[worker.index()]
+        self.placed(worker)
             .inbox
             .extend([token.into_entry(Resting::Ingress)]);
         self.notify_for(header);
@@ -115,15 +117,16 @@ impl<M: Machine> Core<M> {
         if !header.is_restricted() {
             return self.notify(prefer);
         }
-        let allows = |worker| header.allows(WorkerId::new(worker as u16));
-        if let Some(woken) = self.sleepers.wake_one(prefer.index(), allows) {
-            self.unpark(WorkerId::new(woken as u16));
+        let seat = |index: usize| self.seats.get(index);
+        let allows = |index| seat(index).is_some_and(|seat| header.allows(seat.home()));
+        if let Some(woken) = self.sleepers.wake_one(self.seat_of(prefer).index(), allows) {
+            self.unpark(woken);
         }
     }
 
     /// Into the local DSQ of `worker`, by the worker whose `local` it is.
     pub(crate) fn push_local(&self, local: &Local, worker: WorkerId, entry: Entry, at: Position) {
-        let queue = &self.seats[worker.index()].local;
+        let queue = &self.placed(worker).local;
         // Local DSQs are never closed.
         let _ = queue.push(entry, at);
         if worker != local.id {
@@ -147,8 +150,9 @@ impl<M: Machine> Core<M> {
     /// Skipping is safe because a searcher that finds nothing gives the role up, announces itself, fences and looks once
     /// more (`idle/README.md`, "The searcher").
     pub(crate) fn notify(&self, prefer: WorkerId) {
-        if let Some(worker) = self.sleepers.wake_unless_searching(prefer.index()) {
-            self.unpark(WorkerId::new(worker as u16));
+        let prefer = self.seat_of(prefer).index();
+        if let Some(seat) = self.sleepers.wake_unless_searching(prefer) {
+            self.unpark(seat);
         }
     }
 
@@ -161,26 +165,30 @@ impl<M: Machine> Core<M> {
 
     /// Makes some parked worker pass through its cycle once more.
     pub(crate) fn wake_somebody(&self) {
-        if let Some(worker) = self.sleepers.wake_one(usize::MAX, |_| true) {
-            self.unpark(WorkerId::new(worker as u16));
+        if let Some(seat) = self.sleepers.wake_one(usize::MAX, |_| true) {
+            self.unpark(seat);
         }
     }
 
     /// Makes a worker pass through its cycle once more before it parks.
     pub(crate) fn kick(&self, worker: WorkerId) {
-        if self.sleepers.wake_this(worker.index()) {
-            self.unpark(worker);
+        self.kick_seat(self.seat_of(worker));
+    }
+
+    pub(super) fn kick_seat(&self, seat: SeatId) {
+        if self.sleepers.wake_this(seat.index()) {
+            self.machine.unpark(seat);
         }
     }
 
-    fn unpark(&self, worker: WorkerId) {
-        self.machine.unpark(worker);
+    fn unpark(&self, seat: usize) {
+        self.machine.unpark(SeatId::new(seat as u16));
     }
 
     /// Makes every worker pass through its cycle, parked or not.
     pub fn kick_all(&self) {
-        for index in 0..self.worker_count() {
-            self.kick(WorkerId::new(index as u16));
+        for index in 0..self.seats.len() {
+            self.kick_seat(SeatId::new(index as u16));
         }
     }
 

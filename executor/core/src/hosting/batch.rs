@@ -11,9 +11,6 @@ use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::Token;
 
-/// How many tasks are offered at once.
-pub(crate) const BATCH: usize = 32;
-
 /// One task of a batch.
 pub(crate) struct Offered {
     pub(crate) token: Token,
@@ -57,6 +54,8 @@ pub(crate) struct Notes {
     pub(crate) progress: Cell<bool>,
     /// Something was put into the policy's custody during `dispatch`: recheck the epoch afterwards.
     pub(crate) kept: RefCell<Vec<&'static Header>>,
+    /// A call was revoked: nothing above is this thread's any more.
+    pub(crate) revoked: Cell<bool>,
     pub(crate) stale_claims: Cell<u64>,
     pub(crate) redirected: Cell<u64>,
 }

@@ -4,13 +4,13 @@
 //! Not a place for scheduling decisions: those are the policy's.
 //!
 //! **Invariant.** A panic does not pass the door. When a call returns `Verdict::Stands`, its generation had not ended
-//! by then; otherwise what it said is dropped.
+//! by then; otherwise what it said is dropped. After `Verdict::Revoked` the thread has no task in its hands any more
+//! (`seat/call_word.rs`). Calls that name one worker never overlap, also while a stand-in does its work: they take turns.
 //!
 //! A batch costs one virtual call: the adapter, which knows the policy's type, loops over the tasks inside.
 //!
 //! Rejected: a read lock around each call. A swap would wait for a slow policy, the thing it must be able to remove.
 
-use std::cell::Cell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,11 +19,12 @@ use polity_policy::{
     WorkerId,
 };
 
+use crate::callback::Callback;
 use crate::hosting::batch::{Departed, Notes};
 use crate::hosting::host::HostCall;
-use crate::hosting::{Callback, panic_text};
+use crate::hosting::panic_text;
 use crate::machine::Machine;
-use crate::worker::Place;
+use crate::seat::{Activity, Place};
 
 /// Whether what the policy said counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub(crate) enum Verdict {
     Stands,
     /// The policy ended during the call, or before.
     Dropped,
+    /// The call took so long that somebody else has taken what this thread had in its hands. It must touch none of it.
+    Revoked,
 }
 
 /// A policy whose type is forgotten: batches in, so that the loop over tasks is inside.
@@ -39,12 +42,12 @@ pub(crate) trait Callbacks: Send + Sync {
     fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
     fn exit(&self, info: &ExitInfo);
     /// `runnable`, `select_worker` and `enqueue` for each task, until `ended` says stop.
-    fn offer(&self, host: &Host<'_>, notes: &Notes, place: &Cell<Place>, ended: &dyn Fn() -> bool);
+    fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool);
     fn dequeue(&self, host: &Host<'_>, departed: &[Departed]);
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
     /// `stopping`, and `quiescent` if the task is not runnable any more.
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped, place: &Cell<Place>);
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped, activity: &Activity);
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
 }
 
@@ -60,18 +63,19 @@ impl<P: Policy> Callbacks for Adapter<P> {
         self.0.exit(info);
     }
 
-    fn offer(&self, host: &Host<'_>, notes: &Notes, place: &Cell<Place>, ended: &dyn Fn() -> bool) {
+    fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool) {
         for (index, offered) in notes.batch.iter().enumerate() {
             notes.at_hand.set(index);
+            activity.set_task(Some(offered.view.id()));
             if offered.newly_runnable {
-                place.set(Place::Callback(Callback::Runnable));
+                activity.set_place(Place::Callback(Callback::Runnable));
                 self.0.runnable(host, &offered.view);
             }
             if matches!(
                 offered.view.reason(),
                 EnqueueReason::Spawn | EnqueueReason::Wake
             ) {
-                place.set(Place::Callback(Callback::SelectWorker));
+                activity.set_place(Place::Callback(Callback::SelectWorker));
                 let selected = self.0.select_worker(host, &offered.view);
                 offered.selected.set(selected);
                 if selected.index() >= host.worker_count() {
@@ -81,7 +85,7 @@ impl<P: Policy> Callbacks for Adapter<P> {
                 }
             }
             if offered.verdict.get().is_none() {
-                place.set(Place::Callback(Callback::Enqueue));
+                activity.set_place(Place::Callback(Callback::Enqueue));
                 self.0.enqueue(host, &offered.view);
             }
             if ended() {
@@ -109,11 +113,11 @@ impl<P: Policy> Callbacks for Adapter<P> {
         host: &Host<'_>,
         task: &TaskView<'_>,
         stopped: Stopped,
-        place: &Cell<Place>,
+        activity: &Activity,
     ) {
         self.0.stopping(host, task, stopped);
         if stopped != Stopped::StillRunnable {
-            place.set(Place::Callback(Callback::Quiescent));
+            activity.set_place(Place::Callback(Callback::Quiescent));
             self.0.quiescent(host, task);
         }
     }
@@ -130,8 +134,16 @@ impl<M: Machine> HostCall<'_, M> {
         if self.generation.has_ended() {
             return Verdict::Dropped;
         }
-        let place = &self.local.place;
-        let before = place.replace(Place::Callback(callback));
+        let activity = &self.local.seat.activity;
+        // Orders the end of the poll before the look at `takes_turns`: see `Core::stand_in`.
+        self.core.machine.light_fence();
+        let in_turn = activity.takes_turns();
+        if in_turn && !self.await_turn() {
+            return Verdict::Dropped;
+        }
+        let before = activity.place();
+        activity.set_place(Place::Callback(callback));
+        let call = activity.call.enter();
         let host = Host::new(self);
         let result = catch_unwind(AssertUnwindSafe(|| {
             body(&*self.generation.callbacks, &host)
@@ -141,7 +153,17 @@ impl<M: Machine> HostCall<'_, M> {
             // Not dropped: its drop may panic too, and nobody would learn anything from that.
             mem::forget(payload);
         }
-        place.set(before);
+        let ours = activity
+            .call
+            .leave(call, || self.core.machine.light_fence());
+        activity.set_place(before);
+        if !ours {
+            self.notes.revoked.set(true);
+            return Verdict::Revoked;
+        }
+        if in_turn {
+            self.core.placed(self.local.id).end_turn();
+        }
         if self.generation.has_ended() {
             Verdict::Dropped
         } else {
@@ -149,13 +171,32 @@ impl<M: Machine> HostCall<'_, M> {
         }
     }
 
+    /// Waits until the other thread that does this worker's work is out of its callback; it is stuck for ever only in a
+    /// policy that is ejected for it. `false`: that is what has happened.
+    #[cold]
+    fn await_turn(&self) -> bool {
+        let placed = self.core.placed(self.local.id);
+        while !placed.take_turn() {
+            if self.generation.has_ended() {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
     /// Offers the batch in the notes.
     pub(crate) fn offer(&self) -> Verdict {
-        self.call(Callback::Enqueue, |policy, host| {
-            policy.offer(host, self.notes, &self.local.place, &|| {
+        let seat = self.local.seat;
+        seat.set_offered(self.notes.batch.len());
+        let verdict = self.call(Callback::Enqueue, |policy, host| {
+            policy.offer(host, self.notes, &seat.activity, &|| {
                 self.generation.has_ended()
             });
-        })
+        });
+        seat.set_offered(0);
+        seat.activity.set_task(None);
+        verdict
     }
 
     /// One round of `dispatch`, and the `dequeue`s that follow from it.
@@ -164,7 +205,13 @@ impl<M: Machine> HostCall<'_, M> {
         let verdict = self.call(Callback::Dispatch, |policy, host| {
             policy.dispatch(host, self.local.id, prev);
         });
+        if verdict == Verdict::Revoked {
+            return verdict;
+        }
         let told = self.tell_departed();
+        if told == Verdict::Revoked {
+            return told;
+        }
         self.carry_out_claims();
         if told == Verdict::Dropped {
             told
@@ -196,7 +243,9 @@ impl<M: Machine> HostCall<'_, M> {
                 view: *task,
                 reason: DequeueReason::Cancelled,
             });
-            let _ = self.tell_departed();
+            if self.tell_departed() == Verdict::Revoked {
+                return Verdict::Revoked;
+            }
         }
         self.call(Callback::Quiescent, |policy, host| {
             policy.quiescent(host, task)
@@ -209,7 +258,7 @@ impl<M: Machine> HostCall<'_, M> {
 
     pub(crate) fn tell_stopped(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
         self.call(Callback::Stopping, |policy, host| {
-            policy.stopping(host, task, stopped, &self.local.place);
+            policy.stopping(host, task, stopped, &self.local.seat.activity);
         })
     }
 }

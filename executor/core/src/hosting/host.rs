@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_policy::{
-    DequeueReason, DsqError, DsqId, ExitInfo, ExitKind, HostApi, Position, TaskId, TaskView,
-    WorkerId,
+    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Position, TaskId,
+    TaskView, WorkerId,
 };
 
+use crate::callback::Callback;
 use crate::core::Core;
+use crate::hosting::Generation;
 use crate::hosting::batch::{Claimed, Departed, Notes};
-use crate::hosting::{Callback, Generation};
 use crate::machine::Machine;
 use crate::queue::{Fifo, Taking};
+use crate::seat::Place;
 use crate::task::custody::State;
 use crate::task::header::Header;
 use crate::task::slab;
-use crate::task::token::{Resting, Token, claim};
-use crate::worker::{Local, Place};
+use crate::task::token::{Resting, Token, claim, claim_in_hand};
+use crate::worker::Local;
 
 /// One worker's way through the door: the host that its callbacks see.
 pub(crate) struct HostCall<'a, M: Machine> {
@@ -32,7 +34,7 @@ pub(crate) struct HostCall<'a, M: Machine> {
 
 impl<M: Machine> HostCall<'_, M> {
     fn callback(&self) -> Callback {
-        match self.local.place.get() {
+        match self.local.place() {
             Place::Callback(callback) => callback,
             _ => Callback::Dispatch,
         }
@@ -46,7 +48,7 @@ impl<M: Machine> HostCall<'_, M> {
                 .get(self.notes.at_hand.get())
                 .map(|offered| offered.view.id()),
             Callback::Running | Callback::Stopping | Callback::Quiescent => {
-                self.local.current.get()
+                self.local.current_task()
             }
             _ => None,
         }
@@ -123,8 +125,20 @@ impl<M: Machine> HostCall<'_, M> {
         true
     }
 
+    /// Whether somebody else has taken what this call has in its hands. Asked after a claim, and ordered by it.
+    fn is_revoked(&self) -> bool {
+        self.core.machine.light_fence();
+        let call = &self.local.seat.activity.call;
+        call.in_flight()
+            .is_some_and(|number| call.is_revoked(number))
+    }
+
     /// Claims a task that the policy holds as an id.
     fn claim(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+        if self.generation.has_ended() {
+            self.count_stale_claim();
+            return false;
+        }
         self.notes.progress.set(true);
         if !self.check_dsq(dsq) {
             return false;
@@ -134,11 +148,32 @@ impl<M: Machine> HostCall<'_, M> {
             None => false,
         };
         if !claimed {
-            self.notes
-                .stale_claims
-                .set(self.notes.stale_claims.get() + 1);
+            self.count_stale_claim();
         }
         claimed
+    }
+
+    fn count_stale_claim(&self) {
+        let count = &self.notes.stale_claims;
+        count.set(count.get() + 1);
+    }
+
+    /// Gives a claim back that was made after the call had been revoked.
+    fn give_back(&self, header: &'static Header) {
+        let seen = header.custody.load();
+        let tag = self.generation.tag;
+        let still = seen.is_in_hand_of(tag, self.seat()) || seen.is_kept_by(tag);
+        if still
+            && self.core.owns(header)
+            && let Some(token) = claim(header, seen)
+        {
+            token.header().set_reason(EnqueueReason::Inherited);
+            self.core.inject(token);
+        }
+    }
+
+    fn seat(&self) -> u16 {
+        self.local.seat_id.index() as u16
     }
 
     fn claim_header(&self, header: &'static Header, tenant: u32, dsq: DsqId, at: Position) -> bool {
@@ -171,18 +206,26 @@ impl<M: Machine> HostCall<'_, M> {
             let mut claimed = false;
             // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
             fifo.push_with(at, || {
-                let token = claim(header, seen)?;
+                let token = claim_in_hand(header, seen, tag, self.seat())?;
                 claimed = true;
                 Some(token.queue(tag, number))
             });
             if claimed {
+                if self.is_revoked() {
+                    self.give_back(header);
+                    return false;
+                }
                 self.notes.kept.borrow_mut().push(header);
             }
             return claimed;
         }
-        let Some(token) = claim(header, seen) else {
+        let Some(token) = claim_in_hand(header, seen, tag, self.seat()) else {
             return false;
         };
+        if self.is_revoked() {
+            self.give_back(token.header());
+            return false;
+        }
         self.note_claimed(token, dsq, at);
         true
     }
@@ -218,7 +261,7 @@ impl<M: Machine> HostCall<'_, M> {
             }
         }
         if !own_local.is_empty() {
-            let queue = &self.core.seats[self.local.id.index()].local;
+            let queue = &self.core.placed(self.local.id).local;
             queue.extend(own_local.drain(..));
         }
         self.local.scratch.replace(own_local);
@@ -252,8 +295,8 @@ impl<M: Machine> HostCall<'_, M> {
         match dsq {
             DsqId::Custom(number) => self.generation.dsqs.get(number),
             DsqId::Global => Some(&self.core.global),
-            DsqId::LocalOn(worker) => Some(&self.core.seats.get(worker.index())?.local),
-            _ => Some(&self.core.seats[self.meaning_of_local().index()].local),
+            DsqId::LocalOn(worker) => Some(&self.core.placed.get(worker.index())?.local),
+            _ => Some(&self.core.placed(self.meaning_of_local()).local),
         }
     }
 
@@ -284,6 +327,9 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
+        if self.generation.has_ended() {
+            return 0;
+        }
         if self.callback() != Callback::Dispatch {
             self.wrong(&format!(
                 "move_to_local from DSQ {from}: allowed in dispatch only"
@@ -311,9 +357,13 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         let mut moved = 0;
         fifo.take_for(worker, |entry| {
             // An entry whose task was aborted or swept goes.
-            if let Some(token) = entry.claim(tag) {
-                moved += 1;
-                self.note_claimed(token, DsqId::LocalOn(worker), Position::Tail);
+            if let Some(token) = entry.claim_in_hand(tag, self.seat()) {
+                if self.is_revoked() {
+                    self.give_back(token.header());
+                } else {
+                    moved += 1;
+                    self.note_claimed(token, DsqId::LocalOn(worker), Position::Tail);
+                }
             }
             if moved == at_most {
                 Taking::Enough
@@ -342,11 +392,11 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn is_idle(&self, worker: WorkerId) -> bool {
-        self.core.sleepers.is_idle(worker.index())
+        self.core.is_idle(worker)
     }
 
     fn claim_idle(&self, worker: WorkerId) -> bool {
-        let claimed = self.check_worker(worker) && self.core.sleepers.claim_idle(worker.index());
+        let claimed = self.check_worker(worker) && self.core.claim_idle(worker);
         if claimed {
             self.core.kick(worker);
         }
@@ -361,7 +411,7 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         let all = (0..self.core.worker_count()).map(|index| WorkerId::new(index as u16));
         std::iter::once(last)
             .chain(all)
-            .find(|worker| task.allows(*worker) && self.core.sleepers.claim_idle(worker.index()))
+            .find(|worker| task.allows(*worker) && self.core.claim_idle(*worker))
             .inspect(|worker| self.core.kick(*worker))
     }
 
@@ -447,7 +497,7 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
     }
 
     fn is_idle(&self, worker: WorkerId) -> bool {
-        self.core.sleepers.is_idle(worker.index())
+        self.core.is_idle(worker)
     }
 
     fn claim_idle(&self, _worker: WorkerId) -> bool {

@@ -24,41 +24,6 @@ use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
 pub(crate) use generation::{Generation, Tags};
 
-/// Which callback of a policy: for reports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // named after the callbacks
-pub enum Callback {
-    Name,
-    Init,
-    Exit,
-    SelectWorker,
-    Enqueue,
-    Dequeue,
-    Dispatch,
-    Runnable,
-    Running,
-    Stopping,
-    Quiescent,
-}
-
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Callback::Name => "name",
-            Callback::Init => "init",
-            Callback::Exit => "exit",
-            Callback::SelectWorker => "select_worker",
-            Callback::Enqueue => "enqueue",
-            Callback::Dequeue => "dequeue",
-            Callback::Dispatch => "dispatch",
-            Callback::Runnable => "runnable",
-            Callback::Running => "running",
-            Callback::Stopping => "stopping",
-            Callback::Quiescent => "quiescent",
-        })
-    }
-}
-
 /// A generation, as the control side holds it.
 #[derive(Clone)]
 pub struct LoadedPolicy(pub(crate) Arc<Generation>);

@@ -116,15 +116,15 @@ impl Sleepers {
         (allows(sentinel) && self.take(sentinel)).then_some(sentinel)
     }
 
-    /// Whether some worker is not parked.
-    pub(crate) fn anybody_runs(&self, workers: usize) -> bool {
+    /// Whether one of so many threads is not parked.
+    pub(crate) fn anybody_runs(&self, threads: usize) -> bool {
         // Ordering: Relaxed; a hint for the length of a watch.
         let parked: u32 = self
             .parked
             .iter()
             .map(|word| word.load(Ordering::Relaxed).count_ones())
             .sum();
-        (parked as usize) < workers
+        (parked as usize) < threads
     }
 
     /// For one worker: after a push to its own queue, or a kick.

@@ -112,6 +112,16 @@ impl CellPtr {
         unsafe { (head.vtable.poll)(self.0, id, context) }
     }
 
+    /// Where the task was spawned.
+    ///
+    /// # Safety
+    /// The caller has the token.
+    #[inline]
+    pub(crate) unsafe fn spawned_at(self) -> &'static Location<'static> {
+        // SAFETY: alive, by our contract.
+        unsafe { self.head() }.spawned_at
+    }
+
     /// Drops the future; the output is "cancelled". Call `complete` next.
     ///
     /// # Safety
@@ -261,6 +271,10 @@ unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Con
     let spawned_at = unsafe { cell.as_ref() }.spawned_at;
     // SAFETY: passed on.
     let stage = unsafe { stage::<F>(cell) };
+    if let Stage::Output(_) = stage {
+        // Polled before by a thread that got stuck in a policy's callback on the way to `complete`.
+        return true;
+    }
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let Stage::Future(future) = &mut *stage else {
             unreachable!("polled after completion")

@@ -15,6 +15,9 @@
 //!                              +---- sweep, abort: compare-and-swap from Held or Queued
 //! ```
 //!
+//! A claim goes by way of `InHand`, for as long as the callback that made it lasts. A thread that is convicted of
+//! never returning loses what it has in `Offered`, `InHand` or `Running` (`seat/call_word.rs`).
+//!
 //! `tag` names the generation that has the task in `Offered`, `Held` and `Queued`; `index` is the worker or the custom
 //! DSQ; `early` is not zero for an early claim. A queue entry carries the slot and the *sequence*; an entry whose sequence is not the word's is dropped when
 //! it is popped, so abort and sweep never search a queue. The sequence wraps after four thousand million moves of one
@@ -54,12 +57,14 @@ pub(crate) enum State {
     Local = 5,
     /// The global DSQ.
     Global = 6,
-    /// A worker that polls it.
+    /// A worker that polls it, or tells a policy that it does. The index is the seat.
     Running = 7,
+    /// A worker whose policy has just claimed it, until the callback has returned. The index is the seat.
+    InHand = 8,
 }
 
 impl State {
-    const ALL: [State; 8] = [
+    const ALL: [State; 9] = [
         State::Free,
         State::Ingress,
         State::Offered,
@@ -68,6 +73,7 @@ impl State {
         State::Local,
         State::Global,
         State::Running,
+        State::InHand,
     ];
 }
 
@@ -90,7 +96,10 @@ impl Owner {
 
     #[inline]
     pub(crate) fn state(self) -> State {
-        State::ALL[(self.0 & 7) as usize]
+        State::ALL
+            .get((self.0 & 15) as usize)
+            .copied()
+            .unwrap_or(State::Free)
     }
 
     #[inline]
@@ -117,6 +126,16 @@ impl Owner {
             EARLY_CUSTOM => Some((DsqId::Custom(index.into()), at)),
             _ => None,
         }
+    }
+
+    #[inline]
+    pub(crate) fn index(self) -> u16 {
+        (self.0 >> 12) as u16
+    }
+
+    /// Whether the thread in this seat has claimed the task for the generation with this tag, and not put it anywhere yet.
+    pub(crate) fn is_in_hand_of(self, tag: u8, seat: u16) -> bool {
+        self.state() == State::InHand && self.tag() == tag && self.index() == seat
     }
 
     /// Whether the generation with this tag has the task, in its own memory or in a custom DSQ.
@@ -167,12 +186,15 @@ impl Custody {
         sequence
     }
 
-    /// Moves the task away from `seen`, which must be `Held` or `Queued`, if nobody was faster. The winner has the
+    /// Moves the task away from `seen`, a state that several may want to end, if nobody was faster. The winner has the
     /// token. Returns the sequence for the queue entry.
     #[inline]
     pub(crate) fn claim(&self, seen: Owner, state: State, tag: u8, index: u16) -> Option<u32> {
         debug_assert!(
-            matches!(seen.state(), State::Held | State::Queued),
+            matches!(
+                seen.state(),
+                State::Held | State::Queued | State::InHand | State::Offered
+            ),
             "claiming from {seen:?}"
         );
         let sequence = seen.sequence().wrapping_add(1);

@@ -36,6 +36,9 @@ pub(crate) mod header;
 #[allow(unsafe_code)] // the join handle shares the cell with the worker
 pub(crate) mod join;
 #[cfg(not(polity_loom))]
+#[allow(unsafe_code)] // constant memory, read through an atomic pointer
+pub(crate) mod location;
+#[cfg(not(polity_loom))]
 #[allow(unsafe_code)] // memory that is never unmapped, handed out as references
 pub(crate) mod slab;
 #[cfg(not(polity_loom))]

@@ -114,7 +114,7 @@ impl Runtime {
     /// One task's turn, as `Worker::run`. `None`: nothing is runnable.
     fn turn(&mut self) -> Option<Turn> {
         let mut token = self.next()?;
-        let seen = token.begin_poll(WORKER);
+        let seen = token.begin_poll(WORKER, 0);
         if seen.aborted {
             self.slots.give(token.cancel());
             return Some(Turn::Dropped);
@@ -401,7 +401,7 @@ fn a_task_that_a_policy_holds_can_be_aborted_and_its_old_claims_fail() {
     assert_eq!(runtime.turns(), [Turn::Dropped]);
     assert_eq!(drops.count(), 1);
     let header = queued.header();
-    assert!(queued.claim(TAG).is_none());
+    assert!(queued.claim_in_hand(TAG, 0).is_none());
     assert!(claim(header, seen).is_none());
     assert!(joined(&mut handle).unwrap_err().is_cancelled());
 }
@@ -413,13 +413,21 @@ fn a_queued_task_is_claimed_by_its_own_generation_only() {
     let entry = runtime.next().unwrap().queue(TAG, 9);
     let copy = Entry::from_bits(entry.into_bits()).unwrap();
     let bits = copy.into_bits();
-    assert!(Entry::from_bits(bits).unwrap().claim(TAG + 1).is_none());
+    assert!(
+        Entry::from_bits(bits)
+            .unwrap()
+            .claim_in_hand(TAG + 1, 0)
+            .is_none()
+    );
     let token = Entry::from_bits(bits)
         .unwrap()
-        .claim(TAG)
+        .claim_in_hand(TAG, 0)
         .expect("held by it");
     assert!(
-        Entry::from_bits(bits).unwrap().claim(TAG).is_none(),
+        Entry::from_bits(bits)
+            .unwrap()
+            .claim_in_hand(TAG, 0)
+            .is_none(),
         "claimed twice"
     );
     runtime.fake.now_runnable(token);

@@ -7,15 +7,17 @@
 //!
 //! **Invariant.** Tokens and entries are made here only. Dropping one would lose a task; nothing in core does.
 
+use std::panic::Location;
 use std::task::Context;
 
-use polity_policy::{DsqId, Position, WorkerId};
+use polity_policy::{DsqId, Position, TaskId, WorkerId};
 
 use super::cell::CellPtr;
 use super::custody::{Owner, State};
 use super::entry::Entry;
 use super::header::Header;
 use super::lifecycle::{Aborted, Seen};
+use super::slab;
 
 /// See the [module](self).
 #[must_use]
@@ -58,6 +60,11 @@ impl Token {
         self.0.custody.set(State::Offered, tag, 0);
     }
 
+    /// A callback that follows is about this task, which has been claimed: until it has returned, the custody word says so.
+    pub(crate) fn note_in_hand(&self, tag: u8, seat: u16) {
+        self.0.custody.set(State::InHand, tag, seat);
+    }
+
     /// Gives the right to the generation with this tag, which has been shown the task; [`claim`] takes it back. `Err`: it
     /// has been claimed already, for that DSQ.
     pub(crate) fn hold(self, tag: u8) -> Result<&'static Header, (Token, DsqId, Position)> {
@@ -73,12 +80,19 @@ impl Token {
         Entry::new(self.0, sequence)
     }
 
-    /// A poll begins on `worker`.
+    /// A poll begins on `worker`, by the thread in seat `seat`.
     #[inline]
-    pub(crate) fn begin_poll(&self, worker: WorkerId) -> Seen {
-        self.0.custody.set(State::Running, 0, worker.index() as u16);
+    pub(crate) fn begin_poll(&self, worker: WorkerId, seat: u16) -> Seen {
+        self.0.custody.set(State::Running, 0, seat);
         self.0.set_last_worker(worker);
         self.0.lifecycle.begin_poll()
+    }
+
+    /// Where the task was spawned.
+    #[inline]
+    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
+        // SAFETY: `spawned_at` requires the token: we are it.
+        unsafe { self.0.cell().spawned_at() }
     }
 
     /// Polls the future. `true`: it is done (or panicked); call `finish` next.
@@ -125,6 +139,29 @@ pub(crate) fn claim(header: &'static Header, seen: Owner) -> Option<Token> {
         .map(|_| Token(header))
 }
 
+/// The same for a policy's claim, made in a callback on seat `seat`: until that returns, the custody word says so.
+#[inline]
+pub(crate) fn claim_in_hand(
+    header: &'static Header,
+    seen: Owner,
+    tag: u8,
+    seat: u16,
+) -> Option<Token> {
+    header
+        .custody
+        .claim(seen, State::InHand, tag, seat)
+        .map(|_| Token(header))
+}
+
+/// Takes the task that a convicted thread was about to poll, or had just polled, inside a callback. For whoever has
+/// convicted the thread in `seat`, which has lost its right to `task` by that: see `seat/call_word.rs`.
+pub(crate) fn inherit(task: TaskId, seat: u16) -> Option<Token> {
+    let header = slab::get(task.slot())?;
+    let seen = header.custody.load();
+    let is_its = seen.state() == State::Running && seen.index() == seat;
+    (is_its && header.lifecycle.is(task.tenant())).then_some(Token(header))
+}
+
 /// Marks `tenant` of the slot as aborted. `Ok`: it was waiting, and this is its token. `Err`: somebody else has the
 /// token and will see the mark, or the task is gone.
 pub(crate) fn abort(header: &'static Header, tenant: u32) -> Result<Token, Aborted> {
@@ -148,14 +185,14 @@ impl Entry {
         Token(header)
     }
 
-    /// The right, back from a custom DSQ of the generation with this tag; `None` if abort or sweep were faster.
+    /// The right, back from a custom DSQ of the generation with this tag, in a callback on seat `seat`; `None` if abort or sweep were faster.
     #[inline]
-    pub(crate) fn claim(self, tag: u8) -> Option<Token> {
+    pub(crate) fn claim_in_hand(self, tag: u8, seat: u16) -> Option<Token> {
         let header = self.header();
         let seen = header.custody.load();
         if seen.sequence() != self.sequence() || !seen.is_kept_by(tag) {
             return None;
         }
-        claim(header, seen)
+        claim_in_hand(header, seen, tag, seat)
     }
 }

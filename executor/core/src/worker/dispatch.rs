@@ -59,6 +59,10 @@ impl<M: Machine> Worker<M> {
             self.stats.dispatches += 1;
             let verdict = self.host_call(generation).ask_for_work(prev.as_ref());
             self.collect_notes();
+            if verdict == Verdict::Revoked {
+                self.forfeit();
+                return Found::Nothing;
+            }
             self.recheck_kept(generation);
             if let Some(token) = self.take_local().or_else(|| self.take_global()) {
                 if let Some(prev) = local::take(&self.seat.prev) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::hosting::Generation;
+use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
 use crate::task::token::Token;
@@ -68,10 +69,10 @@ impl<M: Machine> Worker<M> {
     /// Inbox, injector, and what an ended policy left in DSQs.
     fn find_shared(&mut self) -> Option<Token> {
         let id = self.local.id;
-        if let Some(entry) = self.seat.inbox.pop_for(id) {
+        if let Some(entry) = self.placed.inbox.pop_for(id) {
             return Some(entry.redeem());
         }
-        if let Some(entry) = self.seat.local.pop() {
+        if let Some(entry) = self.placed.local.pop() {
             return Some(entry.redeem());
         }
         if let Some(entry) = self.core.global.pop_for(id) {
@@ -89,7 +90,9 @@ impl<M: Machine> Worker<M> {
     }
 
     fn find_by_policy(&mut self, generation: &Arc<Generation>, look: Look) -> Found {
-        self.offer(generation);
+        if self.offer(generation) == Verdict::Revoked {
+            return Found::Nothing;
+        }
         if self.passes.is_multiple_of(FAIRNESS)
             && let Some(token) = self.take_global()
         {
@@ -102,6 +105,9 @@ impl<M: Machine> Worker<M> {
             Found::Nothing => {}
             found => return found,
         }
+        if self.notes.revoked.get() {
+            return Found::Nothing;
+        }
         if let Some(token) = self.steal(look) {
             return Found::Task(token);
         }
@@ -109,7 +115,9 @@ impl<M: Machine> Worker<M> {
             return Found::Nothing;
         }
         // Stolen ingress goes through the policy, never straight to a poll.
-        self.offer(generation);
+        if self.offer(generation) == Verdict::Revoked {
+            return Found::Nothing;
+        }
         if let Some(token) = self.take_local().or_else(|| self.take_global()) {
             return Found::Task(token);
         }
@@ -126,7 +134,7 @@ impl<M: Machine> Worker<M> {
 
     #[inline]
     pub(super) fn take_local(&mut self) -> Option<Token> {
-        self.seat.local.pop().map(|entry| entry.redeem())
+        self.placed.local.pop().map(|entry| entry.redeem())
     }
 
     /// One to run, and under the same lock a share to keep.
@@ -150,7 +158,7 @@ impl<M: Machine> Worker<M> {
             }
         });
         if !rest.is_empty() {
-            self.seat.local.extend(rest.drain(..));
+            self.placed.local.extend(rest.drain(..));
         }
         self.local.scratch.replace(rest);
         first.map(|entry| entry.redeem())

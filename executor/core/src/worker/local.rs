@@ -7,71 +7,81 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_deque as deque;
 use polity_policy::{TaskId, WorkerId};
 
-use crate::hosting::Callback;
+use crate::callback::Callback;
+use crate::seat::{Place, Seat, SeatId};
 use crate::task::entry::Entry;
 use crate::task::slab::SlotCache;
-
-/// Where the thread is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    /// In core, or in the machine.
-    Between,
-    /// In a task's poll.
-    Poll,
-    /// Parked in the driver, or driving it.
-    Driver,
-    /// In a policy.
-    Callback(Callback),
-}
 
 /// The part of a worker that its thread shares with the wakes that happen on it. Lent by
 /// [`Machine::with_local`](crate::Machine::with_local).
 pub struct Local {
     pub(crate) core: u64,
+    /// The worker whose work this thread does.
     pub(crate) id: WorkerId,
+    pub(crate) seat_id: SeatId,
+    pub(crate) seat: &'static Seat,
     pub(crate) ingress: deque::Worker<Entry>,
     pub(crate) slots: RefCell<SlotCache>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
-    pub(crate) place: Cell<Place>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
     pub(crate) built_in: Cell<bool>,
-    pub(crate) current: Cell<Option<TaskId>>,
     /// Entries on their way from one queue to another; empty between uses.
     pub(crate) scratch: RefCell<Vec<Entry>>,
 }
 
 impl Local {
-    pub(super) fn new(core: u64, id: WorkerId, ingress: deque::Worker<Entry>, now: u64) -> Self {
+    pub(super) fn new(
+        core: u64,
+        seat_id: SeatId,
+        seat: &'static Seat,
+        ingress: deque::Worker<Entry>,
+        now: u64,
+    ) -> Self {
         Local {
             core,
-            id,
+            id: seat.home(),
+            seat_id,
+            seat,
             ingress,
             slots: RefCell::default(),
             now: Cell::new(now),
-            place: Cell::new(Place::Between),
             built_in: Cell::new(true),
-            current: Cell::new(None),
             scratch: RefCell::default(),
         }
     }
 
-    /// The worker.
+    /// The worker whose work this thread does.
     pub fn id(&self) -> WorkerId {
         self.id
     }
 
+    /// Where the thread sits.
+    pub fn seat(&self) -> SeatId {
+        self.seat_id
+    }
+
+    #[inline]
+    pub(crate) fn place(&self) -> Place {
+        self.seat.activity.place()
+    }
+
+    #[inline]
+    pub(crate) fn set_place(&self, place: Place) {
+        self.seat.activity.set_place(place);
+    }
+
     /// The callback that the thread is in, if it is in one.
     pub fn callback(&self) -> Option<Callback> {
-        match self.place.get() {
+        match self.place() {
             Place::Callback(callback) => Some(callback),
             _ => None,
         }
     }
 
-    /// The task that is being polled on this thread.
+    /// The task that is being polled on this thread, or told of to a policy.
     pub fn current_task(&self) -> Option<TaskId> {
-        self.current.get()
+        self.seat.activity.task()
     }
 }
 
@@ -79,7 +89,7 @@ impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local")
             .field("id", &self.id)
-            .field("place", &self.place.get())
+            .field("place", &self.place())
             .finish_non_exhaustive()
     }
 }

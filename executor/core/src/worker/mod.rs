@@ -24,16 +24,14 @@ mod watch;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 
-use polity_policy::WorkerId;
-
 pub use local::Local;
-pub(crate) use local::Place;
 
-use crate::core::{Core, Seat};
+use crate::core::Core;
 use crate::hosting::Generation;
 use crate::hosting::batch::Notes;
 use crate::hosting::host::HostCall;
 use crate::machine::Machine;
+use crate::seat::{Place, Placed, Seat, SeatId};
 use crate::stats::Metrics;
 use find::Found;
 use steal::Sightings;
@@ -50,6 +48,10 @@ pub enum Pass {
     Park(Park),
     /// The runtime is closing: call [`Worker::leave`].
     Stop,
+    /// The thread was a stand-in and is not needed any more: call [`Worker::leave`].
+    Dismissed,
+    /// The thread was inside a policy for so long that another one has taken over: call [`Worker::give_up`].
+    Revoked,
 }
 
 /// How to park.
@@ -64,6 +66,7 @@ pub struct Worker<M: Machine> {
     core: &'static Core<M>,
     local: Rc<Local>,
     seat: &'static Seat,
+    placed: &'static Placed,
     /// The generation that was current at `epoch`. Holding it keeps the policy from being dropped under a call.
     generation: Option<Arc<Generation>>,
     epoch: u64,
@@ -83,24 +86,25 @@ pub struct Worker<M: Machine> {
 }
 
 impl<M: Machine> Worker<M> {
-    /// Takes the seat of worker `id`.
+    /// Takes a seat: a worker's own, or one that [`Core::stand_in`](crate::Core::stand_in) has prepared.
     ///
     /// # Panics
     /// If there is no such seat, or it is taken.
-    pub fn new(core: &'static Core<M>, id: WorkerId) -> Self {
+    pub fn new(core: &'static Core<M>, id: SeatId) -> Self {
         let seat: &'static Seat = &core.seats[id.index()];
         let ingress = seat
             .unclaimed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let ingress = ingress.unwrap_or_else(|| panic!("worker {id} is seated already"));
-        core.sit_down();
+        let ingress = ingress.unwrap_or_else(|| panic!("seat {id} is taken already"));
+        core.sit_down(seat);
         let now = core.machine.now();
         Worker {
             core,
-            local: Rc::new(Local::new(core.id, id, ingress, now)),
+            local: Rc::new(Local::new(core.id, id, seat, ingress, now)),
             seat,
+            placed: core.placed(seat.home()),
             generation: None,
             epoch: 0,
             phase: Phase::Open,
@@ -109,7 +113,7 @@ impl<M: Machine> Worker<M> {
             passes: 0,
             pace: Pace::new(now),
             watch: Watch::default(),
-            sightings: Sightings::new(core.worker_count()),
+            sightings: Sightings::new(core.seats.len()),
             searcher: false,
             lifo_left: find::LIFO_CAP,
             loop_cuts: dispatch::LoopCuts::default(),
@@ -125,12 +129,12 @@ impl<M: Machine> Worker<M> {
     /// One pass of the cycle.
     pub fn pass(&mut self) -> Pass {
         self.passes = self.passes.wrapping_add(1);
+        if let Some(end) = self.refresh().end() {
+            return end;
+        }
         if self.pace.is_due() {
             let now = self.look_at_the_clock();
             self.look_behind_long_polls(now);
-        }
-        if self.refresh() == Phase::Closing {
-            return Pass::Stop;
         }
         match self.find(Look::First) {
             Found::Task(token) => {
@@ -149,10 +153,10 @@ impl<M: Machine> Worker<M> {
     /// Announces the park and looks again: whoever pushes after this look sees the announcement (`idle/README.md`).
     fn look_once_more(&mut self) -> Pass {
         self.end_search();
-        self.core.sleepers.announce(self.local.id.index());
-        if self.refresh() == Phase::Closing {
+        self.core.sleepers.announce(self.local.seat_id.index());
+        if let Some(end) = self.refresh().end() {
             self.take_back_announcement();
-            return Pass::Stop;
+            return end;
         }
         match self.find(Look::Last) {
             Found::Task(token) => {
@@ -164,6 +168,10 @@ impl<M: Machine> Worker<M> {
             Found::LoopCut => {
                 self.take_back_announcement();
                 Pass::Drive
+            }
+            Found::Nothing if self.phase == Phase::Revoked => {
+                self.take_back_announcement();
+                Pass::Revoked
             }
             // A callback of this look woke a task on this thread: such a push looks at nobody's announcement.
             Found::Nothing if !self.local.ingress.is_empty() => {
@@ -179,7 +187,7 @@ impl<M: Machine> Worker<M> {
 
     fn take_back_announcement(&mut self) {
         // If somebody was faster, it may have made us the searcher: then the search ends with the next poll.
-        self.searcher |= !self.core.sleepers.retract(self.local.id.index());
+        self.searcher |= !self.core.sleepers.retract(self.local.seat_id.index());
     }
 
     /// Follows the current generation. The only place where the cached one changes, and never inside a callback.
@@ -199,11 +207,15 @@ impl<M: Machine> Worker<M> {
         };
         self.epoch = epoch;
         self.generation = generation;
+        let number = self.generation.as_ref().map(|it| it.number.number());
+        self.seat.activity.set_follows(number.unwrap_or(0));
         self.local.built_in.set(self.generation.is_none());
         self.loop_cuts.forget();
         self.put_aside();
         if !self.core.is_open() {
             self.phase = Phase::Closing;
+        } else if self.seat.is_dismissed() {
+            self.phase = Phase::Dismissed;
         }
     }
 
@@ -228,28 +240,51 @@ impl<M: Machine> Worker<M> {
 
     /// The thread is about to park in the driver: wakes on it must end the park.
     pub fn enter_driver(&self) {
-        self.local.place.set(Place::Driver);
+        self.local.set_place(Place::Driver);
     }
 
     /// The thread is back from the driver.
     pub fn leave_driver(&mut self) {
-        self.local.place.set(Place::Between);
+        self.local.set_place(Place::Between);
         self.pace.driven(self.local.now.get());
     }
 
-    /// Leaves the seat, after [`Pass::Stop`]. The last worker to leave drops every task that is left, so the thread's
-    /// contexts must still be entered, and [`Machine::with_local`] must still find this worker's [`Local`].
-    pub fn leave(mut self) {
-        self.end_search();
-        self.generation = None;
-        self.put_aside();
-        while let Some(entry) = self.local.ingress.pop() {
-            self.core.injector.push_woken(entry);
-        }
-        self.seat.stats.publish(&self.stats);
-        if self.core.stand_up() {
+    /// Leaves the seat, after [`Pass::Stop`] or [`Pass::Dismissed`]. What is returned belongs to
+    /// [`Core::clear_seat`](crate::Core::clear_seat). The last thread to leave a runtime that closes drops
+    /// every task that is left, so the thread's contexts must still be entered, and [`Machine::with_local`] must still
+    /// find this worker's [`Local`].
+    pub fn leave(mut self) -> Rc<Local> {
+        let closing = self.phase == Phase::Closing;
+        self.vacate();
+        if self.core.stand_up() && closing {
             self.core.drop_all(&self.local);
         }
+        self.local
+    }
+
+    /// Leaves the seat after [`Pass::Revoked`]: somebody else does this worker's work already.
+    pub fn give_up(mut self) -> Rc<Local> {
+        self.vacate();
+        self.local
+    }
+
+    fn vacate(&mut self) {
+        self.end_search();
+        if self.is_watching() {
+            self.hand_over_the_watch();
+        }
+        self.generation = None;
+        self.seat.activity.set_follows(0);
+        self.put_aside();
+        let mut left_something = false;
+        while let Some(entry) = self.local.ingress.pop() {
+            self.core.injector.push_woken(entry);
+            left_something = true;
+        }
+        if left_something {
+            self.core.notify(self.local.id);
+        }
+        self.seat.stats.publish(&self.stats);
     }
 }
 
@@ -266,4 +301,19 @@ enum Look {
 enum Phase {
     Open,
     Closing,
+    Dismissed,
+    Revoked,
+}
+
+impl Phase {
+    /// What the thread is told, unless it is to go on.
+    #[inline]
+    fn end(self) -> Option<Pass> {
+        match self {
+            Phase::Open => None,
+            Phase::Closing => Some(Pass::Stop),
+            Phase::Dismissed => Some(Pass::Dismissed),
+            Phase::Revoked => Some(Pass::Revoked),
+        }
+    }
 }

@@ -5,32 +5,48 @@ use std::sync::Arc;
 use polity_policy::{DsqId, EnqueueReason, ExitKind, Position};
 
 use crate::hosting::Generation;
-use crate::hosting::batch::{BATCH, Offered};
+use crate::hosting::batch::Offered;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
+use crate::seat::BATCH;
 use crate::task::entry::Entry;
 use crate::task::token::{Resting, Token, claim};
-use crate::worker::Worker;
+use crate::worker::{Phase, Worker};
 
 /// Every so many passes the injector is asked also while the own ingress is not empty.
 const INJECTOR: u64 = 16;
 
 impl<M: Machine> Worker<M> {
     /// Shows up to 32 tasks of the ingress to the policy and carries out what it says.
-    pub(super) fn offer(&mut self, generation: &Arc<Generation>) {
+    pub(super) fn offer(&mut self, generation: &Arc<Generation>) -> Verdict {
         self.gather(generation);
         self.put_unfit_back();
         if self.notes.batch.is_empty() {
-            return;
+            return Verdict::Stands;
         }
         self.end_search();
         self.stats.offered += self.notes.batch.len() as u64;
-        match self.host_call(generation).offer() {
+        let verdict = self.host_call(generation).offer();
+        match verdict {
             Verdict::Stands => self.carry_out(generation),
             Verdict::Dropped => self.take_batch_back(),
+            Verdict::Revoked => self.forfeit(),
         }
         self.collect_notes();
+        if self.notes.revoked.get() {
+            return Verdict::Revoked;
+        }
+        verdict
+    }
+
+    /// The call was revoked: what this thread had in its hands is somebody else's, so it forgets it.
+    pub(super) fn forfeit(&mut self) {
+        self.phase = Phase::Revoked;
+        self.notes.batch.clear();
+        self.notes.departed.get_mut().clear();
+        self.notes.claimed.get_mut().clear();
+        self.notes.kept.get_mut().clear();
     }
 
     fn gather(&mut self, generation: &Generation) {
@@ -40,11 +56,11 @@ impl<M: Machine> Worker<M> {
             self.admit(generation, entry.redeem());
         }
         let full = self.notes.batch.len() >= BATCH;
-        if !full && !self.seat.inbox.is_empty() {
-            let seat = self.seat;
+        if !full && !self.placed.inbox.is_empty() {
+            let placed = self.placed;
             let mut room = BATCH - self.notes.batch.len();
             // Restricted tasks too are offered by any worker; only where they run is restricted.
-            seat.inbox.take_for(self.local.id, |entry| {
+            placed.inbox.take_for(self.local.id, |entry| {
                 room -= 1;
                 self.admit(generation, entry.redeem());
                 if room == 0 {
@@ -69,7 +85,7 @@ impl<M: Machine> Worker<M> {
     fn put_unfit_back(&mut self) {
         for entry in self.notes.unfit.drain(..) {
             if entry.is_restricted() {
-                self.seat.inbox.extend([entry]);
+                self.placed.inbox.extend([entry]);
             } else {
                 self.local.ingress.push(entry);
             }
@@ -82,7 +98,7 @@ impl<M: Machine> Worker<M> {
         if header.lifecycle.is_aborted() {
             let worker = self.local.id;
             return self
-                .seat
+                .placed
                 .local
                 .extend([token.into_entry(Resting::Local(worker))]);
         }
@@ -100,6 +116,8 @@ impl<M: Machine> Worker<M> {
             }
         }
         token.note_offered(generation.tag);
+        self.seat
+            .note_offered(self.notes.batch.len(), header.slot());
         let view = header.view();
         let selected = view.last_worker().into();
         self.notes.batch.push(Offered {
@@ -140,6 +158,8 @@ impl<M: Machine> Worker<M> {
                         self.put_into_custom(generation, token, number, at);
                     }
                     Err((token, dsq, at)) => {
+                        // `dequeue` follows, which may get stuck.
+                        token.note_in_hand(generation.tag, self.local.seat_id.index() as u16);
                         self.host_call(generation).note_claimed(token, dsq, at)
                     }
                 },
@@ -174,9 +194,9 @@ impl<M: Machine> Worker<M> {
             }
         }
         self.notes.batch = batch;
-        let runs_here = !own_local.is_empty() || !self.seat.local.is_empty();
+        let runs_here = !own_local.is_empty() || !self.placed.local.is_empty();
         if !own_local.is_empty() {
-            self.seat.local.extend(own_local.drain(..));
+            self.placed.local.extend(own_local.drain(..));
         }
         self.local.scratch.replace(own_local);
         if !global.is_empty() {
@@ -184,7 +204,9 @@ impl<M: Machine> Worker<M> {
         }
         self.notes.global = global;
         // Claims that other workers made on tasks of this batch.
-        let _ = self.host_call(generation).tell_departed();
+        if self.host_call(generation).tell_departed() == Verdict::Revoked {
+            return self.forfeit();
+        }
         self.host_call(generation).carry_out_claims();
         // This worker takes one of them itself, unless it has something local to run first.
         if shared > usize::from(!runs_here) && self.core.sleepers.any_parked() {

@@ -12,12 +12,14 @@ use std::task::Context;
 use polity_policy::{EnqueueReason, Stopped};
 
 use crate::hosting::Generation;
+use crate::hosting::call::Verdict;
 use crate::machine::Machine;
+use crate::seat::Place;
 use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
 use crate::task::waker::waker;
-use crate::worker::{Place, Worker};
+use crate::worker::Worker;
 
 impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
@@ -26,11 +28,12 @@ impl<M: Machine> Worker<M> {
         self.stats.polls += 1;
         let header = token.header();
         self.catch_up(header);
-        let seen = token.begin_poll(self.local.id);
+        let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
+        self.seat.activity.set_task(Some(header.id()));
         if seen.aborted {
             return self.drop_aborted(token);
         }
-        self.core.machine.before_poll(self.local.id);
+        self.core.machine.before_poll(self.local.seat_id);
         match self.generation.take() {
             None => self.run_built_in(token, seen),
             // A task that this generation has not met (it came here before the load) runs untold.
@@ -64,16 +67,10 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn poll(&mut self, token: &mut Token) -> bool {
         let header = token.header();
-        let polls = &self.seat.polls;
-        // Ordering: Relaxed; samplers compare values, nothing else. Only this worker writes.
-        let count = polls.load(Ordering::Relaxed);
-        polls.store(count + 1, Ordering::Relaxed);
-        self.local.current.set(Some(header.id()));
-        self.local.place.set(Place::Poll);
+        self.seat.activity.begin_poll(token.spawned_at());
         let waker = waker(header);
         let done = token.poll(&mut Context::from_waker(&waker));
-        self.local.place.set(Place::Between);
-        polls.store(count + 2, Ordering::Relaxed);
+        self.seat.activity.end_poll();
         done
     }
 
@@ -84,15 +81,16 @@ impl<M: Machine> Worker<M> {
         } else if let Some(token) = token.end_poll(seen) {
             self.requeue(token);
         }
-        self.local.current.set(None);
+        self.seat.activity.set_task(None);
     }
 
     fn run_told(&mut self, generation: &Arc<Generation>, mut token: Token, seen: Seen) {
         let header = token.header();
         let mut view = header.view();
-        self.local.current.set(Some(view.id()));
         // What the policy answers does not matter here; one that has ended is not told more.
-        let _ = self.host_call(generation).tell_running(&view);
+        if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
+            return self.forfeit();
+        }
         let done = self.poll(&mut token);
         view = header.view();
         let stopped = match done {
@@ -100,11 +98,13 @@ impl<M: Machine> Worker<M> {
             false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
             false => Stopped::Waiting,
         };
-        let _ = self.host_call(generation).tell_stopped(&view, stopped);
+        if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
+            return self.forfeit();
+        }
         if stopped != Stopped::StillRunnable {
             header.set_seen_by(0);
         }
-        self.local.current.set(None);
+        self.seat.activity.set_task(None);
         if done {
             return self.finish(token);
         }
@@ -144,9 +144,9 @@ impl<M: Machine> Worker<M> {
     fn finish(&mut self, token: Token) {
         self.stats.completed += 1;
         // The joiner is woken as if by the task itself, and runs next.
-        self.local.place.set(Place::Poll);
+        self.local.set_place(Place::Poll);
         let slot = token.finish();
-        self.local.place.set(Place::Between);
+        self.local.set_place(Place::Between);
         self.local.slots.borrow_mut().give(slot);
     }
 
@@ -156,18 +156,21 @@ impl<M: Machine> Worker<M> {
         let header = token.header();
         if let Some(generation) = self.generation.take() {
             if header.seen_by() == generation.number.number() {
-                let _ = self
+                let verdict = self
                     .host_call(&generation)
                     .tell_cancelled(&header.view(), header.left_custody_by_abort());
+                if verdict == Verdict::Revoked {
+                    self.generation = Some(generation);
+                    return self.forfeit();
+                }
             }
             self.generation = Some(generation);
         }
         self.stats.completed += 1;
-        self.local.current.set(Some(header.id()));
-        self.local.place.set(Place::Poll);
+        self.seat.activity.begin_poll(token.spawned_at());
         let slot = token.cancel();
-        self.local.place.set(Place::Between);
-        self.local.current.set(None);
+        self.seat.activity.end_poll();
+        self.seat.activity.set_task(None);
         self.local.slots.borrow_mut().give(slot);
     }
 }

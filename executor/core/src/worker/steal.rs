@@ -5,8 +5,6 @@
 //!
 //! Victims are visited from a random start, so that thieves spread.
 
-use std::sync::atomic::Ordering;
-
 use crossbeam_deque::Steal;
 
 use crate::machine::Machine;
@@ -67,21 +65,21 @@ fn retry<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
 impl<M: Machine> Worker<M> {
     /// A task to run. Stolen ingress beyond it, or all of it under a policy, lies in our own ingress afterwards.
     pub(super) fn steal(&mut self, look: Look) -> Option<Token> {
-        let workers = self.core.worker_count();
-        if workers == 1 {
+        let seats = self.core.seats_in_use();
+        if seats == 1 {
             return None;
         }
         if look == Look::First && !self.searcher {
-            if !self.core.sleepers.begin_search(self.local.id.index()) {
+            if !self.core.sleepers.begin_search(self.local.seat_id.index()) {
                 return None;
             }
             self.searcher = true;
         }
         let now = self.look_at_the_clock();
-        let start = self.next_random() as usize % workers;
-        for nth in 0..workers {
-            let victim = (start + nth) % workers;
-            if victim == self.local.id.index() {
+        let start = self.next_random() as usize % seats;
+        for nth in 0..seats {
+            let victim = (start + nth) % seats;
+            if victim == self.local.seat_id.index() {
                 continue;
             }
             if let Some(token) = self.steal_from(victim, now) {
@@ -99,12 +97,11 @@ impl<M: Machine> Worker<M> {
     /// Takes over what lies behind other workers' long polls, also when this worker has enough of its own: else those
     /// tasks would wait for a worker that has nothing. Called whenever the clock is read; touches one line of each worker.
     pub(super) fn look_behind_long_polls(&mut self, now: u64) {
-        for victim in 0..self.core.worker_count() {
+        for victim in 0..self.core.seats_in_use() {
             let seat = &self.core.seats[victim];
-            // Ordering: Relaxed; a sample.
-            let polls = seat.polls.load(Ordering::Relaxed);
+            let polls = seat.activity.polls();
             let in_poll_for = self.sightings.note(victim, polls, now);
-            if victim == self.local.id.index() || in_poll_for < STALE_INGRESS_NS {
+            if victim == self.local.seat_id.index() || in_poll_for < STALE_INGRESS_NS {
                 continue;
             }
             let mut stolen = !seat.ingress.is_empty()
@@ -114,18 +111,23 @@ impl<M: Machine> Worker<M> {
                     self.local.ingress.push(entry);
                     stolen = true;
                 }
-                if !seat.inbox.is_empty()
-                    && let Some(entry) = seat.inbox.pop_for(self.local.id)
-                {
-                    self.seat.inbox.extend([entry]);
-                    stolen = true;
-                }
+            }
+            let Some(placed) = self.core.served_by(victim) else {
+                self.stats.steals += u64::from(stolen);
+                continue;
+            };
+            if in_poll_for >= STALE_SLOT_NS
+                && !placed.inbox.is_empty()
+                && let Some(entry) = placed.inbox.pop_for(self.local.id)
+            {
+                self.placed.inbox.extend([entry]);
+                stolen = true;
             }
             if in_poll_for >= STALE_LOCAL_NS
-                && !seat.local.is_empty()
-                && let Some(entry) = seat.local.pop_for(self.local.id)
+                && !placed.local.is_empty()
+                && let Some(entry) = placed.local.pop_for(self.local.id)
             {
-                self.seat.local.extend([entry]);
+                self.placed.local.extend([entry]);
                 stolen = true;
             }
             self.stats.steals += u64::from(stolen);
@@ -135,10 +137,7 @@ impl<M: Machine> Worker<M> {
     fn steal_from(&mut self, victim: usize, now: u64) -> Option<Token> {
         let seat = &self.core.seats[victim];
         let by_policy = !self.local.built_in.get();
-        // Ordering: Relaxed; a sample.
-        let in_poll_for = self
-            .sightings
-            .note(victim, seat.polls.load(Ordering::Relaxed), now);
+        let in_poll_for = self.sightings.note(victim, seat.activity.polls(), now);
         self.watch.note_poll_age(in_poll_for);
         if by_policy {
             if retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some() {
@@ -148,13 +147,15 @@ impl<M: Machine> Worker<M> {
         {
             return Some(entry.redeem());
         }
-        if let Some(entry) = seat.inbox.pop_for(self.local.id) {
-            return self.stolen(entry.redeem(), by_policy);
-        }
-        if (!by_policy || in_poll_for >= STALE_LOCAL_NS)
-            && let Some(entry) = seat.local.pop_for(self.local.id)
-        {
-            return Some(entry.redeem());
+        if let Some(placed) = self.core.served_by(victim) {
+            if let Some(entry) = placed.inbox.pop_for(self.local.id) {
+                return self.stolen(entry.redeem(), by_policy);
+            }
+            if (!by_policy || in_poll_for >= STALE_LOCAL_NS)
+                && let Some(entry) = placed.local.pop_for(self.local.id)
+            {
+                return Some(entry.redeem());
+            }
         }
         if in_poll_for >= STALE_SLOT_NS {
             let entry = local::take(&seat.lifo)?;

@@ -105,7 +105,9 @@ impl<M: Machine> Worker<M> {
         let now = self.core.machine.now();
         self.pace.read(now);
         if !self.searcher {
-            self.core.sleepers.decline_search(self.local.id.index());
+            self.core
+                .sleepers
+                .decline_search(self.local.seat_id.index());
         }
         self.local.now.set(now);
         // Ordering: Relaxed; a coarse stamp for other threads.
@@ -159,18 +161,18 @@ impl<M: Machine> Worker<M> {
     }
 
     fn watch_timeout(&mut self) -> Option<u64> {
-        let (sleepers, me) = (&self.core.sleepers, self.local.id.index());
-        let workers = self.core.worker_count();
-        if workers == 1 || !sleepers.become_sentinel(me) {
+        let (sleepers, me) = (&self.core.sleepers, self.local.seat_id.index());
+        let seats = self.core.seats_in_use();
+        if seats == 1 || !sleepers.become_sentinel(me) {
             return None;
         }
         let polls: u64 = self
             .core
             .seats
             .iter()
-            .map(|seat| seat.polls.load(Ordering::Relaxed))
+            .map(|seat| seat.activity.polls())
             .sum();
-        if polls != self.watch.polls_seen || sleepers.anybody_runs(workers) {
+        if polls != self.watch.polls_seen || sleepers.anybody_runs(self.core.seated()) {
             self.watch.quiet = 0;
         } else if self.watch.next_ns >= LONGEST_WATCH_NS {
             self.watch.quiet += 1;
@@ -181,7 +183,7 @@ impl<M: Machine> Worker<M> {
             // Ordering: SeqCst fence, partner of the one in `hand_over_the_watch`: either that worker sees that nobody
             // keeps watch, or we see it run and go on.
             fence(Ordering::SeqCst);
-            if !sleepers.anybody_runs(workers) {
+            if !sleepers.anybody_runs(self.core.seated()) {
                 self.watch = Watch::default();
                 return None;
             }
@@ -200,7 +202,7 @@ impl<M: Machine> Worker<M> {
 
     /// The thread is back from its park.
     pub fn unparked(&mut self, timed_out: bool) {
-        self.core.sleepers.retract(self.local.id.index());
+        self.core.sleepers.retract(self.local.seat_id.index());
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
         if timed_out {
@@ -221,7 +223,7 @@ impl<M: Machine> Worker<M> {
         let sleepers = &self.core.sleepers;
         if self.watch.timed {
             self.watch = Watch::default();
-            sleepers.leave_watch(self.local.id.index());
+            sleepers.leave_watch(self.local.seat_id.index());
         }
         // Ordering: SeqCst fence, partner of the one in `watch_timeout`. Our bit in the parked mask was cleared before.
         fence(Ordering::SeqCst);
