@@ -13,6 +13,7 @@ use futures::task::{Spawn, SpawnError as FuturesSpawnError};
 use polity_core::{Core, JoinHandle, Metrics, SpawnError};
 use polity_policy::{Attributes, ExitInfo, ExitKind, Generation, Policy};
 
+use crate::bypass::Bypass;
 use crate::context::{self, EnterGuard};
 use crate::control::{Exits, Load, Request};
 use crate::error::{LoadError, TryCurrentError};
@@ -217,6 +218,17 @@ impl Handle {
     /// The same against the policy's will, with a message for the report.
     pub fn eject(&self, message: &str) -> Option<Arc<ExitInfo>> {
         self.core().unload(ExitKind::Ejected, message)
+    }
+
+    /// Lets core run every task, past the policy, for as long as the guard lives. See [`Bypass`]. The first of several
+    /// nested ones looks at each task slot of the process once.
+    pub fn bypass(&self) -> Bypass {
+        Bypass::enter(self.clone())
+    }
+
+    /// How many bypasses there are now: guards, and one for a SIGTSTP without its SIGCONT.
+    pub fn bypass_depth(&self) -> usize {
+        self.core().bypass_depth() as usize
     }
 
     /// The policy that is loaded; `None`: the built-in FIFO runs.

@@ -55,6 +55,7 @@
 #![deny(unsafe_code)]
 
 mod builder;
+mod bypass;
 mod context;
 mod control;
 mod driver;
@@ -83,6 +84,7 @@ pub use polity_policy::{
 };
 
 pub use crate::builder::Builder;
+pub use crate::bypass::Bypass;
 pub use crate::context::EnterGuard;
 pub use crate::error::{BuildError, LoadError, TryCurrentError};
 pub use crate::handle::{Handle, PolicyStatus};

@@ -216,6 +216,15 @@ impl<M: Machine> Retired<M> {
     }
 }
 
+/// Why held tasks are taken back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SweptBy {
+    /// The generation is not told: it gets `exit` instead.
+    Ejection,
+    /// It is told by `dequeue`, task for task, by the workers that meet them next.
+    Bypass,
+}
+
 impl<M: Machine> Core<M> {
     /// Checks a policy and gives it a generation number.
     ///
@@ -271,6 +280,36 @@ impl<M: Machine> Core<M> {
         current.exit_info()
     }
 
+    /// Core runs every task from now on, in the order in which they became runnable. The policy that is loaded, if any,
+    /// stays loaded and is told of polls. Bypasses nest: tasks go back to the policy when the last one is left.
+    ///
+    /// Complexity: the first one looks at each slot of the process.
+    pub fn enter_bypass(&self) {
+        if self.published.enter_bypass() {
+            if let Some(current) = self.published.load() {
+                self.sweep_for(&current, SweptBy::Bypass);
+            }
+            self.kick_all();
+        }
+    }
+
+    /// Ends one bypass.
+    pub fn leave_bypass(&self) {
+        if self.published.leave_bypass() {
+            self.kick_all();
+        }
+    }
+
+    /// How many bypasses have been entered and not left.
+    pub fn bypass_depth(&self) -> u64 {
+        self.published.bypasses()
+    }
+
+    /// Whether this generation may hold tasks: it is current, and not bypassed.
+    pub(crate) fn accepts(&self, generation: &Generation) -> bool {
+        self.is_current(generation) && self.published.bypasses() == 0
+    }
+
     /// Whether this generation is the one in the slot. The epoch alone cannot tell: it is bumped after the slot, so a
     /// worker may follow a generation one bump early. The slot's lock orders as the fence of `Published::still` does.
     pub(crate) fn is_current(&self, generation: &Generation) -> bool {
@@ -307,6 +346,10 @@ impl<M: Machine> Core<M> {
 
     /// Complexity: one look at each slot of the process, then a sort of what was found.
     pub(super) fn sweep(&self, generation: &Generation) -> usize {
+        self.sweep_for(generation, SweptBy::Ejection)
+    }
+
+    fn sweep_for(&self, generation: &Generation, swept_by: SweptBy) -> usize {
         let mut found = Vec::new();
         for header in slab::all() {
             let seen = header.custody.load();
@@ -322,6 +365,9 @@ impl<M: Machine> Core<M> {
         let mut entries = Vec::with_capacity(count);
         for (_, token) in found {
             token.header().set_reason(EnqueueReason::Inherited);
+            if swept_by == SweptBy::Bypass {
+                token.header().note_owes_dequeue();
+            }
             if token.header().is_restricted() {
                 self.push_inbox(token);
             } else {

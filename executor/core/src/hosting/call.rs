@@ -45,6 +45,7 @@ pub(crate) trait Callbacks: Send + Sync {
     fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool);
     fn dequeue(&self, host: &Host<'_>, departed: &[Departed]);
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>);
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
     /// `stopping`, and `quiescent` if the task is not runnable any more.
     fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped, activity: &Activity);
@@ -102,6 +103,10 @@ impl<P: Policy> Callbacks for Adapter<P> {
 
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
         self.0.dispatch(host, worker, prev);
+    }
+
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.runnable(host, task);
     }
 
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
@@ -189,6 +194,10 @@ impl<M: Machine> HostCall<'_, M> {
     pub(crate) fn offer(&self) -> Verdict {
         let seat = self.local.seat;
         seat.set_offered(self.notes.batch.len());
+        // Of tasks that a bypass had taken.
+        if self.tell_departed() == Verdict::Revoked {
+            return Verdict::Revoked;
+        }
         let verdict = self.call(Callback::Enqueue, |policy, host| {
             policy.offer(host, self.notes, &seat.activity, &|| {
                 self.generation.has_ended()
@@ -250,6 +259,22 @@ impl<M: Machine> HostCall<'_, M> {
         self.call(Callback::Quiescent, |policy, host| {
             policy.quiescent(host, task)
         })
+    }
+
+    /// In a bypass there is no offer, which would say so.
+    pub(crate) fn tell_runnable(&self, task: &TaskView<'_>) -> Verdict {
+        self.call(Callback::Runnable, |policy, host| {
+            policy.runnable(host, task)
+        })
+    }
+
+    /// A bypass has taken this task out of custody.
+    pub(crate) fn tell_bypassed(&self, task: &TaskView<'static>) -> Verdict {
+        self.notes.departed.borrow_mut().push(Departed {
+            view: *task,
+            reason: DequeueReason::Bypass,
+        });
+        self.tell_departed()
     }
 
     pub(crate) fn tell_running(&self, task: &TaskView<'_>) -> Verdict {

@@ -1,4 +1,7 @@
-//! Which generation is current: a slot, and an epoch that changes with it.
+//! Which generation is current: a slot, the depth of the bypass, and an epoch that changes with both.
+//!
+//! In a bypass a generation stays current, is told of polls, and gets no tasks. To a worker that puts a task into its
+//! custody a bypass looks like a withdrawal: the same race, the same answer.
 //!
 //! The epoch is odd while a publication is on its way: a worker follows only what lies between two equal even epochs. So
 //! whoever got a task from a worker that follows a generation follows that generation too, or finds it ended: a task is
@@ -49,6 +52,8 @@ impl<T> Slot<T> {
 pub(crate) struct Published<T> {
     epoch: AtomicU64,
     slot: Slot<T>,
+    /// How many have asked for a bypass and not yet ended it.
+    bypasses: AtomicU64,
     /// Held for two stores and a swap. Nobody else is kept waiting: readers do not take it.
     publishing: Mutex<()>,
 }
@@ -62,6 +67,7 @@ impl<T> Published<T> {
         Published {
             epoch: AtomicU64::new(2),
             slot,
+            bypasses: AtomicU64::new(0),
             publishing: Mutex::new(()),
         }
     }
@@ -97,6 +103,24 @@ impl<T> Published<T> {
         found.as_ref().is_some_and(|found| Arc::ptr_eq(found, gone))
     }
 
+    /// One more bypass. Returns whether it is the first: then the caller sweeps what the current generation holds.
+    pub(crate) fn enter_bypass(&self) -> bool {
+        // Ordering: Relaxed; changed under the lock, and published by the epoch.
+        self.change(|_| self.bypasses.fetch_add(1, Ordering::Relaxed)) == 0
+    }
+
+    /// One less. Returns whether it was the last.
+    pub(crate) fn leave_bypass(&self) -> bool {
+        // Ordering: as in `enter_bypass`.
+        self.change(|_| self.bypasses.fetch_sub(1, Ordering::Relaxed)) == 1
+    }
+
+    /// How deep the bypass is; 0 for none.
+    pub(crate) fn bypasses(&self) -> u64 {
+        // Ordering: Relaxed; what needs more asks `follow`, or has passed the fence of `still`.
+        self.bypasses.load(Ordering::Relaxed)
+    }
+
     /// Makes every worker look again.
     #[cfg(not(polity_loom))]
     pub(crate) fn bump(&self) {
@@ -113,15 +137,17 @@ impl<T> Published<T> {
         self.slot.load_full()
     }
 
-    /// The current epoch and what it stands for. `None`: a publication is on its way, stay with the previous one.
-    pub(crate) fn follow(&self) -> Option<(u64, Option<Arc<T>>)> {
+    /// The current epoch, what it stands for, and whether that is bypassed. `None`: a change is on its way, stay with what
+    /// was before.
+    pub(crate) fn follow(&self) -> Option<(u64, Option<Arc<T>>, bool)> {
         let epoch = self.epoch();
         let current = self.load();
+        let bypassed = self.bypasses() > 0;
         // Ordering: Acquire fence, partner of the Release fence in `change`.
         fence(Ordering::Acquire);
         // Ordering: Relaxed; ordered by the fence.
         let unchanged = epoch.is_multiple_of(2) && self.epoch.load(Ordering::Relaxed) == epoch;
-        unchanged.then_some((epoch, current))
+        unchanged.then_some((epoch, current, bypassed))
     }
 
     /// *Recheck*, after *Keep*: whether `epoch` is still current. If not, the caller takes back what it stored.

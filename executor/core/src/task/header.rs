@@ -38,8 +38,16 @@ pub(crate) struct Header {
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    restricted: AtomicU8,
+    /// `RESTRICTED`, `COUNTED`, `OWES_DEQUEUE`.
+    flags: AtomicU8,
 }
+
+/// Not every worker may run the task.
+const RESTRICTED: u8 = 1;
+/// It is in the census of the generation that `seen_by` names.
+const COUNTED: u8 = 2;
+/// A bypass has taken it out of custody, and its policy has not been told.
+const OWES_DEQUEUE: u8 = 4;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
@@ -71,7 +79,8 @@ impl Header {
         self.seen_by.store(0, Ordering::Relaxed);
         self.last_worker.store(0, Ordering::Relaxed);
         let restricted = attributes::get(attributes).get_affinity().is_some();
-        self.restricted.store(restricted.into(), Ordering::Relaxed);
+        let flags = if restricted { RESTRICTED } else { 0 };
+        self.flags.store(flags, Ordering::Relaxed);
         self.set_reason(EnqueueReason::Spawn);
     }
 
@@ -101,7 +110,46 @@ impl Header {
 
     #[inline]
     pub(crate) fn is_restricted(&self) -> bool {
-        self.restricted.load(Ordering::Relaxed) != 0
+        self.flags() & RESTRICTED != 0
+    }
+
+    #[inline]
+    fn flags(&self) -> u8 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// For the token holder.
+    #[inline]
+    pub(crate) fn note_counted(&self) {
+        self.flags.store(self.flags() | COUNTED, Ordering::Relaxed);
+    }
+
+    /// Takes the mark back; `true` if it was there. For the token holder.
+    #[inline]
+    pub(crate) fn take_counted(&self) -> bool {
+        self.take_flag(COUNTED)
+    }
+
+    /// For the token holder: `dequeue` is owed for the custody that a bypass has ended.
+    pub(crate) fn note_owes_dequeue(&self) {
+        self.flags
+            .store(self.flags() | OWES_DEQUEUE, Ordering::Relaxed);
+    }
+
+    /// Takes the mark back; `true` if it was there. For the token holder.
+    #[inline]
+    pub(crate) fn take_owes_dequeue(&self) -> bool {
+        self.take_flag(OWES_DEQUEUE)
+    }
+
+    #[inline]
+    fn take_flag(&self, flag: u8) -> bool {
+        let flags = self.flags();
+        if flags & flag == 0 {
+            return false;
+        }
+        self.flags.store(flags & !flag, Ordering::Relaxed);
+        true
     }
 
     pub(crate) fn attributes(&self) -> &'static Attributes {

@@ -35,6 +35,11 @@ impl<M: Machine> Worker<M> {
         // Taken out for the call, so that the rest of the worker stays usable.
         match self.generation.take() {
             None => self.find_built_in(look).into(),
+            Some(generation) if self.bypassed => {
+                let found = self.find_built_in(look).into();
+                self.generation = Some(generation);
+                found
+            }
             Some(generation) => {
                 let found = self.find_by_policy(&generation, look);
                 self.generation = Some(generation);
@@ -43,7 +48,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// Without a policy the ingress is the run queue.
+    /// Without a policy, and in a bypass, the ingress is the run queue.
     fn find_built_in(&mut self, look: Look) -> Option<Token> {
         if self.passes.is_multiple_of(FAIRNESS)
             && let Some(token) = self.find_shared()

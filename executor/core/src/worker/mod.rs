@@ -70,6 +70,8 @@ pub struct Worker<M: Machine> {
     /// The generation that was current at `epoch`. Holding it keeps the policy from being dropped under a call.
     generation: Option<Arc<Generation>>,
     epoch: u64,
+    /// The generation is told of polls, and gets no tasks.
+    bypassed: bool,
     phase: Phase,
     notes: Notes,
     stats: Metrics,
@@ -107,6 +109,7 @@ impl<M: Machine> Worker<M> {
             placed: core.placed(seat.home()),
             generation: None,
             epoch: 0,
+            bypassed: false,
             phase: Phase::Open,
             notes: Notes::default(),
             stats: Metrics::default(),
@@ -202,14 +205,17 @@ impl<M: Machine> Worker<M> {
     #[cold]
     fn follow(&mut self) {
         // While a publication is on its way, the previous generation is followed; it has ended by then.
-        let Some((epoch, generation)) = self.core.published.follow() else {
+        let Some((epoch, generation, bypassed)) = self.core.published.follow() else {
             return;
         };
         self.epoch = epoch;
         self.generation = generation;
         let number = self.generation.as_ref().map(|it| it.number.number());
         self.seat.activity.set_follows(number.unwrap_or(0));
-        self.local.built_in.set(self.generation.is_none());
+        self.bypassed = bypassed;
+        self.local
+            .built_in
+            .set(self.generation.is_none() || bypassed);
         self.loop_cuts.forget();
         self.put_aside();
         if !self.core.is_open() {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use polity_policy::{DsqId, EnqueueReason, ExitKind, Position};
+use polity_policy::{DequeueReason, DsqId, EnqueueReason, ExitKind, Position};
 
 use crate::hosting::Generation;
-use crate::hosting::batch::Offered;
+use crate::hosting::batch::{Departed, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
@@ -104,6 +104,12 @@ impl<M: Machine> Worker<M> {
         }
         let number = generation.number.number();
         let newly_runnable = header.seen_by() != number;
+        if header.take_owes_dequeue() && !newly_runnable {
+            self.notes.departed.get_mut().push(Departed {
+                view: header.view(),
+                reason: DequeueReason::Bypass,
+            });
+        }
         if newly_runnable {
             if self.core.published.epoch() != self.epoch {
                 // Perhaps the task is known to a newer generation, which this worker does not follow yet.
@@ -266,7 +272,7 @@ impl<M: Machine> Worker<M> {
         if self.notes.kept.get_mut().is_empty() {
             return;
         }
-        let current = self.core.published.still(self.epoch) || self.core.is_current(generation);
+        let current = self.core.published.still(self.epoch) || self.core.accepts(generation);
         let mut kept = self.notes.kept.take();
         for header in kept.drain(..) {
             // In this order: a mark on a task that has gone since does not take the slot's next tenant.
@@ -283,6 +289,8 @@ impl<M: Machine> Worker<M> {
                     header.note_left_custody_by_abort();
                 } else {
                     header.set_reason(EnqueueReason::Inherited);
+                    // In case this was a bypass; another generation pays no attention to it.
+                    header.note_owes_dequeue();
                 }
                 self.core.push_ingress(&self.local, token);
             }

@@ -21,6 +21,14 @@ use crate::task::token::{Resting, Token};
 use crate::task::waker::waker;
 use crate::worker::Worker;
 
+/// What a generation knows of a task that is about to be polled.
+enum Met {
+    Known,
+    Unknown,
+    /// The callback that told it never returned, as far as others can tell.
+    Revoked,
+}
+
 impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
         self.end_search();
@@ -36,16 +44,50 @@ impl<M: Machine> Worker<M> {
         self.core.machine.before_poll(self.local.seat_id);
         match self.generation.take() {
             None => self.run_built_in(token, seen),
-            // A task that this generation has not met (it came here before the load) runs untold.
-            Some(generation) if header.seen_by() != generation.number.number() => {
-                self.generation = Some(generation);
-                self.run_built_in(token, seen);
-            }
             Some(generation) => {
-                self.run_told(&generation, token, seen);
+                match self.introduce(&generation, header) {
+                    Met::Known => self.run_told(&generation, token, seen),
+                    Met::Unknown => self.run_built_in(token, seen),
+                    Met::Revoked => {}
+                }
                 self.generation = Some(generation);
             }
         }
+    }
+
+    /// Whether the generation is to be told of this poll. A task that it has not met (it came here before the load) runs
+    /// untold, but in a bypass, where tasks are not offered, this is where it is met.
+    #[inline]
+    fn introduce(&mut self, generation: &Arc<Generation>, header: &'static Header) -> Met {
+        let number = generation.number.number();
+        if header.seen_by() == number && !header.take_owes_dequeue() {
+            return Met::Known;
+        }
+        self.introduce_in_bypass(generation, header)
+    }
+
+    #[cold]
+    fn introduce_in_bypass(
+        &mut self,
+        generation: &Arc<Generation>,
+        header: &'static Header,
+    ) -> Met {
+        let number = generation.number.number();
+        let verdict = if header.seen_by() == number {
+            let view = header.view();
+            self.host_call(generation).tell_bypassed(&view)
+        } else if self.bypassed && self.core.published.epoch() == self.epoch {
+            header.take_owes_dequeue();
+            header.set_seen_by(number);
+            self.host_call(generation).tell_runnable(&header.view())
+        } else {
+            return Met::Unknown;
+        };
+        if verdict == Verdict::Revoked {
+            self.forfeit();
+            return Met::Revoked;
+        }
+        Met::Known
     }
 
     /// A worker that has seen a newer generation may have offered this task to it, and that one wants to be told of the
@@ -112,6 +154,8 @@ impl<M: Machine> Worker<M> {
             return;
         };
         match stopped {
+            // Nobody is asked for another one: it goes to the tail, so that tasks which yield take turns.
+            Stopped::StillRunnable if self.bypassed => self.requeue(token),
             Stopped::StillRunnable => self.keep_as_prev(token),
             // Woken between the notification and the end of the poll: it counts as a new wake.
             _ => {
@@ -156,6 +200,13 @@ impl<M: Machine> Worker<M> {
         let header = token.header();
         if let Some(generation) = self.generation.take() {
             if header.seen_by() == generation.number.number() {
+                let owes = header.take_owes_dequeue();
+                if owes
+                    && self.host_call(&generation).tell_bypassed(&header.view()) == Verdict::Revoked
+                {
+                    self.generation = Some(generation);
+                    return self.forfeit();
+                }
                 let verdict = self
                     .host_call(&generation)
                     .tell_cancelled(&header.view(), header.left_custody_by_abort());
