@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use polity_core::{Core, CoreConfig};
+use polity_core::{Core, CoreConfig, STALL_TIMEOUTS, SeatId};
 use polity_policy::{BoxPolicy, Policy};
 
 use crate::control::{Control, Exits};
@@ -20,8 +20,10 @@ use crate::pin::{self, Pin};
 use crate::report::{self, Report};
 use crate::runtime::Runtime;
 use crate::signals::{self, Signals, Subscribed, Sysrq};
+use crate::spares::Spares;
 use crate::sys::affinity;
 use crate::threads::{self, Hooks};
+use crate::watch::Watch;
 
 /// Configures a [`Runtime`]. The names are tokio's where tokio has them.
 ///
@@ -40,6 +42,8 @@ pub struct Builder {
     pin: Pin,
     policy: Option<BoxPolicy>,
     watchdog: Duration,
+    hog_threshold: Duration,
+    spares: Option<usize>,
     signals: Signals,
 }
 
@@ -55,6 +59,8 @@ impl Builder {
             pin: Pin::Auto,
             policy: None,
             watchdog: Duration::from_secs(5),
+            hog_threshold: Duration::from_millis(100),
+            spares: None,
             signals: Signals::On,
         }
     }
@@ -108,10 +114,27 @@ impl Builder {
         self
     }
 
-    /// The stall timeout, 10 ms to 30 s, default 5 s: a policy whose `dispatch` keeps a worker busy for so long without
-    /// giving it anything to run is ejected.
+    /// The stall timeout of policies that name none of their own ([`Policy::stall_timeout`]), 10 ms to 30 s, default 5 s. A
+    /// policy that lets a runnable task wait for so long while a worker could have run it is ejected, at most 20 ms later;
+    /// so is one whose `dispatch` keeps a worker busy for so long without giving it anything to run.
     pub fn watchdog(mut self, timeout: Duration) -> Self {
         self.watchdog = timeout;
+        self
+    }
+
+    /// From when on one poll is reported, by a warning and in [`Metrics::hogs`](crate::Metrics::hogs): 1 ms to one hour, default
+    /// 100 ms. Once per poll; the policy is not blamed.
+    pub fn hog_threshold(mut self, threshold: Duration) -> Self {
+        self.hog_threshold = threshold;
+        self
+    }
+
+    /// The number of spare threads, 0 to 1024, which take over from workers that are stuck in a policy or in one long poll.
+    /// Default: as many as workers, at least 2 and at most 16. They are created beforehand and sleep.
+    ///
+    /// With none left, stuck workers stay stuck, but for one whose work the watchdog does itself.
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = Some(spares);
         self
     }
 
@@ -135,10 +158,21 @@ impl Builder {
                 "worker_threads is {workers}, but must be from 1 to 1024"
             )));
         }
-        if !(Duration::from_millis(10)..=Duration::from_secs(30)).contains(&self.watchdog) {
+        if !STALL_TIMEOUTS.contains(&self.watchdog) {
             let watchdog = self.watchdog;
             return Err(BuildError::Invalid(format!(
                 "watchdog is {watchdog:?}, but must be from 10 ms to 30 s"
+            )));
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&self.hog_threshold) {
+            let threshold = self.hog_threshold;
+            return Err(BuildError::Invalid(format!(
+                "hog_threshold is {threshold:?}, but must be from 1 ms to 1 h"
+            )));
+        }
+        if let Some(spares @ 1025..) = self.spares {
+            return Err(BuildError::Invalid(format!(
+                "spares is {spares}, but must be from 0 to 1024"
             )));
         }
         let signals = self.signals.resolve().map_err(BuildError::Invalid)?;
@@ -158,18 +192,30 @@ impl Builder {
         let (control, requests) = channel();
         let mut config = CoreConfig::new(workers);
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
+        let spare_count = self.spares.unwrap_or_else(|| workers.clamp(2, 16));
+        // One seat is kept for the watchdog.
+        config.spares = spare_count + 1;
+        let last_seat = SeatId::new((workers + spare_count) as u16);
         let seats = workers + config.spares;
         let core = Core::new(RealMachine::new(seats, driver, control.clone()), config);
         let exits = Arc::new(Exits::default());
         let sysrqs = Arc::new(AtomicU64::new(0));
+        let spares = Arc::new(Spares::default());
+        let watch = Arc::new(Watch::new(
+            core,
+            Arc::clone(&spares),
+            last_seat,
+            self.hog_threshold,
+        ));
         let shared = Arc::new(Shared {
             core,
             control: control.clone(),
             exits: Arc::clone(&exits),
             sysrqs: Arc::clone(&sysrqs),
+            spares: Arc::clone(&spares),
             tokio,
         });
-        let control = Control::new(core, requests, control, exits, sysrqs);
+        let control = Control::new(core, requests, control, exits, sysrqs, Arc::clone(&watch));
         let control = thread::Builder::new()
             .name("polity-control".to_owned())
             .spawn(move || control.run())
@@ -181,12 +227,13 @@ impl Builder {
             stack_size: self.thread_stack_size,
             hooks: self.hooks,
             placement,
+            spares,
         };
         // From here on, dropping the runtime takes back whatever was started.
-        let mut runtime = Runtime::new_without_workers(handle, shared, control);
+        let mut runtime = Runtime::new_without_workers(handle, shared, control, watch);
         runtime
-            .start_workers(threads)
-            .map_err(io_error("starting a worker thread"))?;
+            .start_threads(threads, spare_count)
+            .map_err(io_error("starting a worker, spare or watchdog thread"))?;
         if signals == Signals::On {
             runtime.subscribe();
         }

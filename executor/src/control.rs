@@ -27,11 +27,16 @@ use crate::context;
 use crate::error::LoadError;
 use crate::machine::{RealMachine, now};
 use crate::report::{self, Report};
+use crate::watch::{AfterRound, Watch};
 
 /// How long `init` may take.
 pub(crate) const INIT_DEADLINE: Duration = Duration::from_secs(5);
 /// How often control looks whether workers have left a retired policy.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_OFTEN_FOR: Duration = Duration::from_millis(100);
+const LOOK_SELDOM: Duration = Duration::from_millis(100);
+/// How often it looks after the watchdog, while that has something to watch.
+const GUARD_EVERY: Duration = Duration::from_secs(1);
 /// Exit infos that are kept.
 const KEPT_EXITS: usize = 64;
 
@@ -47,6 +52,8 @@ pub(crate) enum Request {
     PolicyEnded,
     /// Sysrq: a load that has not been published must not be.
     CancelLoads,
+    /// The watchdog is awake: look after it.
+    WorkBegan,
     Shutdown,
 }
 
@@ -115,8 +122,72 @@ pub(crate) struct Control {
     sysrqs: Arc<AtomicU64>,
     loading: Option<Loading>,
     waiting: VecDeque<Load>,
-    retiring: Vec<Retired<RealMachine>>,
+    retiring: Vec<Retiring>,
     loads: u64,
+    guard: Guard,
+}
+
+/// A generation that has been swept, and since when.
+struct Retiring {
+    retired: Retired<RealMachine>,
+    since: Instant,
+}
+
+/// Looks after the watchdog.
+struct Guard {
+    watch: Arc<Watch>,
+    beat: u64,
+    /// When it was looked at last.
+    looked_at: Instant,
+    /// Looks in a row that found no new beat.
+    missed: u32,
+}
+
+impl Guard {
+    fn new(watch: Arc<Watch>) -> Self {
+        Guard {
+            watch,
+            beat: 0,
+            looked_at: now(),
+            missed: 0,
+        }
+    }
+
+    /// How long control may wait, and what it has to do before.
+    fn look(&mut self) -> Option<Duration> {
+        if self.watch.is_controls() {
+            return match self.watch.round() {
+                AfterRound::Wait(time) => Some(time),
+                AfterRound::Sleep | AfterRound::WorkFor(..) => Some(GUARD_EVERY),
+            };
+        }
+        if self.watch.is_asleep() {
+            self.missed = 0;
+            return None;
+        }
+        let since = now() - self.looked_at;
+        if since < GUARD_EVERY {
+            return Some(GUARD_EVERY - since);
+        }
+        self.looked_at = now();
+        let beat = self.watch.beat();
+        // Twice, so that a process that was stopped in between does not count.
+        self.missed = if beat == self.beat {
+            self.missed + 1
+        } else {
+            0
+        };
+        self.beat = beat;
+        if self.missed >= 2 {
+            self.missed = 0;
+            report::send(Report::Warn(
+                "the watchdog has not ticked for two seconds: control does its duty".to_owned(),
+            ));
+            self.watch.take_over();
+            return Some(Duration::ZERO);
+        }
+        Some(GUARD_EVERY)
+    }
 }
 
 impl Control {
@@ -126,8 +197,10 @@ impl Control {
         to_self: Sender<Request>,
         exits: Arc<Exits>,
         sysrqs: Arc<AtomicU64>,
+        watch: Arc<Watch>,
     ) -> Self {
         Control {
+            guard: Guard::new(watch),
             core,
             requests,
             to_self,
@@ -148,7 +221,7 @@ impl Control {
                 Some(Request::InitDone { load, result }) => self.init_done(load, result),
                 Some(Request::CancelLoads) => self.cancel_loads(),
                 Some(Request::Shutdown) => break,
-                Some(Request::PolicyEnded) | None => {}
+                Some(Request::PolicyEnded | Request::WorkBegan) | None => {}
             }
             self.check_deadline();
             self.start_next_load();
@@ -162,12 +235,12 @@ impl Control {
     }
 
     /// Waits for a request; not longer than to the next look at what is pending.
-    fn next_request(&self) -> Option<Request> {
-        let wait = if !self.retiring.is_empty() {
-            LOOK_EVERY
-        } else if let Some(loading) = &self.loading {
-            loading.deadline.saturating_duration_since(now())
-        } else {
+    fn next_request(&mut self) -> Option<Request> {
+        let retiring = self.retiring_pace();
+        let deadline = { self.loading.as_ref() }
+            .map(|loading| loading.deadline.saturating_duration_since(now()));
+        let waits = [retiring, deadline, self.guard.look()];
+        let Some(wait) = waits.into_iter().flatten().min() else {
             // Nothing is pending: no wake-ups.
             return Some(self.requests.recv().unwrap_or(Request::Shutdown));
         };
@@ -176,6 +249,16 @@ impl Control {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Request::Shutdown),
         }
+    }
+
+    /// How soon to look again whether workers have left a retired policy. One that is abandoned is looked at now and then.
+    fn retiring_pace(&self) -> Option<Duration> {
+        let newest = self.retiring.iter().map(|retiring| retiring.since).max()?;
+        Some(if now() - newest < LOOK_OFTEN_FOR {
+            LOOK_EVERY
+        } else {
+            LOOK_SELDOM
+        })
     }
 
     fn start_next_load(&mut self) {
@@ -290,7 +373,8 @@ impl Control {
                 report::send(Report::Ended(Arc::clone(&info)));
                 self.exits.add(info);
             }
-            self.retiring.push(retired);
+            let since = now();
+            self.retiring.push(Retiring { retired, since });
         }
         // Parked workers keep the old generation cached until they pass through their cycle.
         self.core.kick_all();
@@ -300,7 +384,7 @@ impl Control {
     fn finish_quiet(&mut self) {
         let quiet: Vec<_> = self
             .retiring
-            .extract_if(.., |retired| retired.is_quiet())
+            .extract_if(.., |retiring| retiring.retired.is_quiet())
             .collect();
         for retired in quiet {
             // Shared, so that it comes back if there is no thread for it.
@@ -313,13 +397,15 @@ impl Control {
     }
 }
 
-fn take(place: &Mutex<Option<Retired<RealMachine>>>) -> Option<Retired<RealMachine>> {
+fn take(place: &Mutex<Option<Retiring>>) -> Option<Retiring> {
     place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// The end of a policy, on a disposable thread.
-fn finish(place: &Mutex<Option<Retired<RealMachine>>>) {
-    let Some(retired) = take(place) else { return };
+fn finish(place: &Mutex<Option<Retiring>>) {
+    let Some(Retiring { retired, .. }) = take(place) else {
+        return;
+    };
     let name = retired.name().to_owned();
     if let Some(message) = retired.finish() {
         report::send(Report::Warn(format!(

@@ -19,6 +19,7 @@ use crate::control::{Exits, Load, Request};
 use crate::error::{LoadError, TryCurrentError};
 use crate::machine::RealMachine;
 use crate::signals::Sysrq;
+use crate::spares::Spares;
 use crate::sys::tls;
 
 /// What the handles of one runtime share.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) exits: Arc<Exits>,
     /// Counts SIGQUITs.
     pub(crate) sysrqs: Arc<AtomicU64>,
+    pub(crate) spares: Arc<Spares>,
     /// Not in the core, which lives for ever: the handle keeps two descriptors open.
     pub(crate) tokio: tokio::runtime::Handle,
 }

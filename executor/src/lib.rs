@@ -66,6 +66,7 @@ mod pin;
 mod report;
 mod runtime;
 mod signals;
+mod spares;
 mod spawn;
 #[expect(
     unsafe_code,
@@ -73,6 +74,7 @@ mod spawn;
 )]
 mod sys;
 mod threads;
+mod watch;
 
 pub use polity_core::{
     AbortHandle, Callback, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,

@@ -11,9 +11,9 @@
 //! Announce fails and the worker does not block. A `thread::unpark` token that arrives late makes a later
 //! `thread::park` return for nothing: ours looks at the word again, and others must expect that by its contract.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use polity_core::{Local, Machine, SeatId, Worker};
 
 use crate::control::Request;
 use crate::driver::{Budget, Driver, Parked};
-use crate::sys::{fence, tls};
+use crate::sys::{fence, thread as sys_thread, tls};
 
 const EMPTY: u8 = 0;
 const PARKED: u8 = 1;
@@ -36,6 +36,7 @@ pub(crate) struct RealMachine {
     pub(crate) driver: Driver,
     /// The kernel fences all threads for us.
     membarrier: bool,
+    pub(crate) watchdog: OnceLock<Thread>,
     control: Sender<Request>,
 }
 
@@ -43,7 +44,9 @@ pub(crate) struct RealMachine {
 #[repr(align(128))] // written by other threads; neighbours should not notice
 struct Parker {
     word: AtomicU8,
-    thread: OnceLock<Thread>,
+    /// Who sits there: for reports on threads that are stuck.
+    id: AtomicI32,
+    thread: Mutex<Option<Thread>>,
 }
 
 impl RealMachine {
@@ -54,15 +57,24 @@ impl RealMachine {
             parkers: (0..seats).map(|_| Parker::default()).collect(),
             driver,
             membarrier: fence::register(),
+            watchdog: OnceLock::new(),
             control,
         }
     }
 
     /// This thread sits in `seat` from now on.
     pub(crate) fn adopt(&self, seat: SeatId) {
-        self.parkers[seat.index()]
-            .thread
-            .get_or_init(thread::current);
+        let parker = &self.parkers[seat.index()];
+        // Ordering: Relaxed; read by the watchdog only.
+        parker.id.store(sys_thread::current(), Ordering::Relaxed);
+        *parker.thread() = Some(thread::current());
+    }
+
+    /// The id of the thread that sat down there last.
+    pub(crate) fn thread_in(&self, seat: SeatId) -> Option<i32> {
+        // Ordering: Relaxed, as in `adopt`.
+        let id = self.parkers[seat.index()].id.load(Ordering::Relaxed);
+        (id != 0).then_some(id)
     }
 
     /// Blocks `worker`, whose thread this is.
@@ -102,6 +114,11 @@ pub(crate) fn now() -> Instant {
 }
 
 impl Parker {
+    /// Held for a clone or an unpark; changed when a spare thread is replaced.
+    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn announce(&self, as_what: u8) -> bool {
         // Ordering: Release pairs with the Acquire in `unpark`: the seat that we took in the driver comes first.
         // Acquire on failure pairs with its Release: what the notifier did is visible.
@@ -146,7 +163,7 @@ impl Machine for RealMachine {
         // `announce`: an interrupt that follows comes after the worker's seat.
         match parker.word.swap(NOTIFIED, Ordering::AcqRel) {
             PARKED => {
-                if let Some(thread) = parker.thread.get() {
+                if let Some(thread) = &*parker.thread() {
                     thread.unpark();
                 }
             }
@@ -177,6 +194,22 @@ impl Machine for RealMachine {
 
     fn heavy_fence(&self) {
         fence::heavy(self.membarrier);
+    }
+
+    fn processor_time(&self, seat: SeatId) -> Option<u64> {
+        sys_thread::processor_time(self.thread_in(seat)?)
+    }
+
+    fn is_blocked(&self, seat: SeatId) -> Option<bool> {
+        sys_thread::is_blocked(self.thread_in(seat)?)
+    }
+
+    fn work_began(&self) {
+        if let Some(watchdog) = self.watchdog.get() {
+            watchdog.unpark();
+        }
+        // After a shutdown nobody listens, and nothing needs to be done.
+        let _ = self.control.send(Request::WorkBegan);
     }
 
     #[inline]

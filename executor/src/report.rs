@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use polity_core::Hog;
 use polity_policy::{ExitInfo, Generation};
 
 /// How many reports may wait. A reporter that is further behind than this is stuck, not slow.
@@ -40,6 +41,8 @@ pub(crate) enum Report {
     /// A policy ended: level info if in good order, else warn, with fields `policy`, `generation`, `kind`, `code`,
     /// `worker`, `task`.
     Ended(Arc<ExitInfo>),
+    /// A poll takes long: level warn, with fields `worker`, `task`, `name`, `spawned_at`, `ms`.
+    Hog(Hog),
     /// Text for stderr, past `tracing`: what a person at a terminal has asked for. A final newline is added.
     Stderr(String),
 }
@@ -212,6 +215,7 @@ fn write(report: Report) {
             "policy loaded"
         ),
         Report::Ended(info) => write_ended(&info),
+        Report::Hog(hog) => write_hog(&hog),
         Report::Stderr(mut text) => {
             if !text.ends_with('\n') {
                 text.push('\n');
@@ -220,6 +224,19 @@ fn write(report: Report) {
             let _ = io::stderr().write_all(text.as_bytes());
         }
     }
+}
+
+fn write_hog(hog: &Hog) {
+    let ms = hog.for_ns / 1_000_000;
+    tracing::warn!(
+        target: "polity",
+        worker = hog.worker.index(),
+        task = %hog.task,
+        name = hog.name.as_deref(),
+        spawned_at = hog.spawned_at.map(tracing::field::display),
+        ms,
+        "a poll has not returned for {ms} ms: no other task runs on its worker, whatever the policy"
+    );
 }
 
 fn write_ended(info: &ExitInfo) {

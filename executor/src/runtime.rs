@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle as ThreadHandle};
 use std::time::Duration;
 
-use polity_policy::WorkerId;
+use polity_core::SeatId;
 
 use crate::builder::{self, Builder};
 use crate::control::Request;
@@ -17,6 +17,7 @@ use crate::machine::now;
 use crate::report;
 use crate::sys::tls;
 use crate::threads;
+use crate::watch::{self, Watch};
 
 /// A running polity runtime. All of [`Handle`]'s methods can be called on it.
 ///
@@ -35,7 +36,9 @@ use crate::threads;
 pub struct Runtime {
     handle: Handle,
     shared: Arc<Shared>,
-    workers: Vec<ThreadHandle<()>>,
+    seated: Vec<(SeatId, ThreadHandle<()>)>,
+    watchdog: Option<ThreadHandle<()>>,
+    watch: Arc<Watch>,
     control: Option<ThreadHandle<()>>,
 }
 
@@ -60,24 +63,41 @@ impl Runtime {
         handle: Handle,
         shared: Arc<Shared>,
         control: ThreadHandle<()>,
+        watch: Arc<Watch>,
     ) -> Self {
         Runtime {
             handle,
             shared,
-            workers: Vec::new(),
+            seated: Vec::new(),
+            watchdog: None,
+            watch,
             control: Some(control),
         }
     }
 
-    pub(crate) fn start_workers(&mut self, config: threads::Config) -> io::Result<()> {
+    /// Starts spares, watchdog and workers, in this order: what must be there when a worker gets stuck comes first.
+    pub(crate) fn start_threads(
+        &mut self,
+        config: threads::Config,
+        spares: usize,
+    ) -> io::Result<()> {
         let config = Arc::new(config);
-        for index in 0..self.shared.core.worker_count() {
-            let id = WorkerId::new(index as u16);
-            self.workers.push(threads::start(
-                self.handle.clone(),
-                Arc::clone(&config),
-                id,
-            )?);
+        let workers = self.shared.core.worker_count();
+        for index in workers..workers + spares {
+            let seat = SeatId::new(index as u16);
+            let thread = threads::start_spare(self.handle.clone(), Arc::clone(&config), seat)?;
+            self.seated.push((seat, thread));
+        }
+        let watchdog = watch::start(
+            Arc::clone(&self.watch),
+            self.handle.clone(),
+            self.shared.control.clone(),
+        )?;
+        self.watchdog = Some(watchdog);
+        for index in 0..workers {
+            let seat = SeatId::new(index as u16);
+            let thread = threads::start_worker(self.handle.clone(), Arc::clone(&config), seat)?;
+            self.seated.push((seat, thread));
         }
         Ok(())
     }
@@ -116,7 +136,9 @@ impl Runtime {
             wait
         };
         let finish = Finish {
-            workers: std::mem::take(&mut self.workers),
+            seated: std::mem::take(&mut self.seated),
+            watchdog: self.watchdog.take(),
+            watch: Arc::clone(&self.watch),
             control,
             shared: Arc::clone(&self.shared),
         };
@@ -130,16 +152,45 @@ impl Runtime {
 
 /// The rest of a shutdown, once workers have been told to stop.
 struct Finish {
-    workers: Vec<ThreadHandle<()>>,
+    seated: Vec<(SeatId, ThreadHandle<()>)>,
+    watchdog: Option<ThreadHandle<()>>,
+    watch: Arc<Watch>,
     control: ThreadHandle<()>,
     shared: Arc<Shared>,
 }
 
+/// How often the end of a runtime looks whether a thread it waits for has ended, or been convicted.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 impl Finish {
     fn run(self, blocking_calls: Duration) {
-        for worker in self.workers {
-            // A worker that panicked has said so on stderr.
-            let _ = worker.join();
+        // The watchdog goes on: a worker that is stuck in a policy is replaced, and its heir leaves for it.
+        let spares = &self.shared.spares;
+        let workers = self.shared.core.worker_count();
+        // If no worker was ever started, no last one will say that all is over.
+        let mut closed = !{ self.seated.iter() }.any(|(seat, _)| seat.index() < workers);
+        if closed {
+            spares.close();
+        }
+        for (seat, thread) in self.seated {
+            while !thread.is_finished() {
+                if !closed && self.shared.core.is_over() {
+                    spares.close();
+                    closed = true;
+                }
+                if closed && spares.is_stuck(seat) {
+                    break;
+                }
+                thread::park_timeout(LOOK_EVERY);
+            }
+            if thread.is_finished() {
+                // A worker that panicked has said so on stderr.
+                let _ = thread.join();
+            }
+        }
+        self.watch.stop();
+        if let Some(watchdog) = self.watchdog {
+            let _ = watchdog.join();
         }
         // tokio adds it to its clock, which has an end.
         let blocking_calls = blocking_calls.min(Duration::from_secs(u64::from(u32::MAX)));

@@ -1,19 +1,24 @@
-//! Worker threads: start, pin, loop.
+//! The threads that sit down in seats: workers, spares, and at the very worst the watchdog.
+//!
+//! | thread | what it does |
+//! |---|---|
+//! | worker | sits down at once, pinned; after a conviction, from which it may come back, it waits as a spare |
+//! | spare | waits; sits down when the watchdog assigns its seat; waits again when it is dismissed |
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity_core::{Pass, SeatId, Worker};
-use polity_policy::WorkerId;
+use polity_core::{Core, Pass, SeatId, Worker};
 
 use crate::context;
 use crate::handle::Handle;
 use crate::machine::{self, RealMachine};
 use crate::pin::Placement;
 use crate::report::{self, Report};
-use crate::sys::tls;
+use crate::spares::Spares;
+use crate::sys::{affinity, thread as sys_thread, tls};
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -24,60 +29,153 @@ pub(crate) struct Hooks {
     pub(crate) stop: Option<Hook>,
 }
 
-/// What worker threads have in common.
+/// What these threads have in common.
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) stack_size: Option<usize>,
     pub(crate) hooks: Hooks,
     pub(crate) placement: Placement,
+    pub(crate) spares: Arc<Spares>,
 }
 
 /// Starts the thread of one worker.
-pub(crate) fn start(
+pub(crate) fn start_worker(
     handle: Handle,
     config: Arc<Config>,
-    id: WorkerId,
+    seat: SeatId,
 ) -> io::Result<JoinHandle<()>> {
-    let mut builder = thread::Builder::new().name(config.name.clone());
+    let name = config.name.clone();
+    start(name, handle, config, seat, |thread| {
+        if let Err(why) = thread
+            .config
+            .placement
+            .pin_current_thread(thread.seat.index())
+        {
+            let seat = thread.seat;
+            report::send(Report::Warn(format!("worker {seat} is not pinned: {why}")));
+        }
+        thread.begin();
+        thread.sit();
+        thread.wait_as_spare();
+    })
+}
+
+/// Starts the thread of one spare.
+pub(crate) fn start_spare(
+    handle: Handle,
+    config: Arc<Config>,
+    seat: SeatId,
+) -> io::Result<JoinHandle<()>> {
+    let name = format!("{}-spare", config.name);
+    start(name, handle, config, seat, |thread| thread.wait_as_spare())
+}
+
+fn start(
+    name: String,
+    handle: Handle,
+    config: Arc<Config>,
+    seat: SeatId,
+    body: impl FnOnce(&mut Seated) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let mut builder = thread::Builder::new().name(name);
     if let Some(bytes) = config.stack_size {
         builder = builder.stack_size(bytes);
     }
     builder.spawn(move || {
-        if let Err(why) = config.placement.pin_current_thread(id.index()) {
-            report::send(Report::Warn(format!("worker {id} is not pinned: {why}")));
-        }
-        if let Some(start) = &config.hooks.start {
-            start();
-        }
-        run(&handle, id);
-        if let Some(stop) = &config.hooks.stop {
-            stop();
-        }
+        let mut thread = Seated {
+            handle,
+            config,
+            seat,
+            begun: false,
+            end: None,
+        };
+        body(&mut thread);
+        thread.end();
     })
 }
 
-/// The life of a worker thread.
-fn run(handle: &Handle, id: WorkerId) {
-    let core = handle.core();
+/// One such thread.
+struct Seated {
+    handle: Handle,
+    config: Arc<Config>,
+    seat: SeatId,
+    /// The start hook has run.
+    begun: bool,
+    /// How it left its seat last.
+    end: Option<Pass>,
+}
+
+impl Seated {
+    fn begin(&mut self) {
+        if !self.begun
+            && let Some(start) = &self.config.hooks.start
+        {
+            start();
+        }
+        self.begun = true;
+    }
+
+    fn end(&self) {
+        if self.begun
+            && let Some(stop) = &self.config.hooks.stop
+        {
+            stop();
+        }
+    }
+
+    fn sit(&mut self) {
+        self.end = sit(&self.handle, self.seat);
+        if self.end == Some(Pass::Revoked) {
+            self.config.spares.came_back(self.seat);
+            // Its core is another thread's now.
+            affinity::restore();
+            let thread = sys_thread::current();
+            if sys_thread::nice(thread) > 0 && !sys_thread::set_nice(thread, 0) {
+                // Without the privilege it stays at the lowest priority: of no use to anybody.
+                self.end = None;
+            }
+        }
+    }
+
+    fn wait_as_spare(&mut self) {
+        while matches!(self.end, None | Some(Pass::Dismissed | Pass::Revoked)) {
+            if self.begun && self.end.is_none() {
+                return;
+            }
+            if !self.config.spares.wait(self.seat) {
+                return;
+            }
+            self.begin();
+            self.sit();
+        }
+    }
+}
+
+/// Does the work of the worker for whom the seat was prepared, until told otherwise. `None`: the seat cannot be used again.
+pub(crate) fn sit(handle: &Handle, seat: SeatId) -> Option<Pass> {
+    let core: &'static Core<RealMachine> = handle.core();
     let machine = core.machine();
-    let seat = SeatId::new(id.index() as u16);
     machine.adopt(seat);
     // Entered first and left last: tasks are polled and dropped inside.
     let _context = context::enter(handle);
-    if !machine::install_budget(&machine.driver) && id.index() == 0 {
+    if !machine::install_budget(&machine.driver) && seat.index() == 0 {
         let text = "this version of tokio does not let polity give tasks a cooperative budget: a loop over an \
                     always-ready tokio channel or socket will not yield by itself";
         report::send(Report::Warn(text.to_owned()));
     }
     let mut worker = Worker::new(core, seat);
     let seated = tls::sit(worker.local());
-    pass_until_closed(&mut worker, machine);
-    let local = worker.leave();
+    let end = pass_until_told(&mut worker, machine);
+    let local = if end == Pass::Revoked {
+        worker.give_up()
+    } else {
+        worker.leave()
+    };
     drop(seated);
-    core.clear_seat(local);
+    core.clear_seat(local).then_some(end)
 }
 
-fn pass_until_closed(worker: &mut Worker<RealMachine>, machine: &RealMachine) {
+fn pass_until_told(worker: &mut Worker<RealMachine>, machine: &RealMachine) -> Pass {
     loop {
         match worker.pass() {
             Pass::Ran => {
@@ -87,7 +185,7 @@ fn pass_until_closed(worker: &mut Worker<RealMachine>, machine: &RealMachine) {
             }
             Pass::Drive => machine.drive(worker),
             Pass::Park(park) => machine.park(worker, park.timeout_ns.map(Duration::from_nanos)),
-            Pass::Stop | Pass::Dismissed | Pass::Revoked => return,
+            end @ (Pass::Stop | Pass::Dismissed | Pass::Revoked) => return end,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 #[allow(missing_docs)] // named after the callbacks
 pub enum Callback {
     Name,
+    StallTimeout,
     Init,
     Exit,
     SelectWorker,
@@ -21,8 +22,9 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 11] = [
+    pub(crate) const ALL: [Callback; 12] = [
         Callback::Name,
+        Callback::StallTimeout,
         Callback::Init,
         Callback::Exit,
         Callback::SelectWorker,
@@ -40,6 +42,7 @@ impl fmt::Display for Callback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Callback::Name => "name",
+            Callback::StallTimeout => "stall_timeout",
             Callback::Init => "init",
             Callback::Exit => "exit",
             Callback::SelectWorker => "select_worker",

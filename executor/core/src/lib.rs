@@ -16,6 +16,7 @@
 //! | `hosting` | a loaded policy: publication, the door to its callbacks, what it may say |
 //! | `core` | a runtime's shared state: spawn, wake, load, sweep, close |
 //! | `worker` | the cycle |
+//! | `watchdog` | who waits too long, who is stuck, and whose fault it is |
 
 #![deny(unsafe_code)] // allowed in `task`, with the obligations written beside each use
 #![cfg_attr(polity_loom, allow(dead_code))] // the models use parts of the protocols; the std build still warns
@@ -38,6 +39,8 @@ mod machine;
 mod queue;
 #[cfg(not(polity_loom))]
 mod stats;
+#[cfg(not(polity_loom))]
+mod watchdog;
 #[cfg(not(polity_loom))]
 mod worker;
 
@@ -65,11 +68,14 @@ mod model {
 #[cfg(not(polity_loom))]
 pub use crate::{
     callback::Callback,
-    core::{Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, SpawnError},
+    core::{
+        Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS, SpawnError,
+    },
     hosting::LoadedPolicy,
     machine::Machine,
     seat::SeatId,
     stats::Metrics,
     task::{AbortHandle, JoinError, JoinHandle},
+    watchdog::{Finding, Hog, Next, Others, Watchdog},
     worker::{Local, Park, Pass, Worker},
 };

@@ -29,6 +29,17 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// The other half: called by the watchdog, a few times per stuck call or poll.
     fn heavy_fence(&self);
 
+    /// How long the thread in `seat` has run on a processor, in nanoseconds; `None` if the machine cannot tell. Called by
+    /// the watchdog, for threads that seem stuck.
+    fn processor_time(&self, seat: SeatId) -> Option<u64>;
+
+    /// Whether the thread in `seat` is blocked in a system call, as opposed to running or waiting for a processor; `None` if
+    /// the machine cannot tell. Called as `processor_time` is.
+    fn is_blocked(&self, seat: SeatId) -> Option<bool>;
+
+    /// A thread goes to work although the watchdog sleeps: it should tick again.
+    fn work_began(&self);
+
     /// Called by the worker before each poll, on its thread.
     fn before_poll(&self, seat: SeatId);
 }

@@ -57,6 +57,14 @@ counters! {
     stale_claims,
     /// Inserts redirected because the task may not run on the worker that the policy named.
     redirected,
+    /// Polls that took longer than the hog threshold.
+    hogs,
+    /// Times that a spare did the work of a worker that was in a long poll.
+    stand_ins,
+    /// Threads that were replaced because a policy's callback did not return.
+    convictions,
+    /// Times that a spare was needed and none was left.
+    spares_exhausted,
     /// Times that a parked worker woke up by itself to look for forgotten work, as the sentinel.
     sentinel_rounds,
 }

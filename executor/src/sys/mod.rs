@@ -3,4 +3,5 @@
 pub(crate) mod affinity;
 pub(crate) mod fence;
 pub(crate) mod signal;
+pub(crate) mod thread;
 pub(crate) mod tls;

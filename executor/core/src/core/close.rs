@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_deque::Steal;
 use polity_policy::ExitKind;
 
-use crate::core::{CLOSING, Core, OPEN};
+use crate::core::{CLOSING, Core, OPEN, OVER};
 use crate::machine::Machine;
 use crate::seat::Seat;
 use crate::task::custody::State;
@@ -85,6 +85,14 @@ impl<M: Machine> Core<M> {
             }
             std::hint::spin_loop();
         }
+        // Ordering: Release pairs with the Acquire in `is_over`.
+        self.phase.store(OVER, Ordering::Release);
+    }
+
+    /// Whether the shutdown is complete: all workers have left, and every task is dropped.
+    pub fn is_over(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `drop_all`: the drops come first.
+        self.phase.load(Ordering::Acquire) == OVER
     }
 
     fn drop_one(&self, local: &Local, token: Token) {

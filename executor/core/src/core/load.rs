@@ -5,9 +5,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use polity_policy::{
     EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
@@ -33,7 +35,9 @@ pub enum LoadRefused {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// `name` or `init` panicked.
+    /// The policy's own stall timeout is not from 10 ms to 30 s.
+    StallTimeout(Duration),
+    /// `name`, `stall_timeout` or `init` panicked.
     Panicked {
         /// Which of them.
         callback: Callback,
@@ -52,6 +56,10 @@ impl fmt::Display for LoadRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoadRefused::Name { name, why } => write!(f, "policy name \"{name}\" {why}"),
+            LoadRefused::StallTimeout(timeout) => write!(
+                f,
+                "policy asks for a stall timeout of {timeout:?}, but it must be from 10 ms to 30 s"
+            ),
             LoadRefused::Panicked { callback, message } => {
                 write!(f, "policy panicked in {callback}: {message}")
             }
@@ -65,6 +73,10 @@ impl fmt::Display for LoadRefused {
 }
 
 impl Error for LoadRefused {}
+
+/// What a stall timeout may be.
+pub const STALL_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(30);
 
 fn check_name(name: &str) -> Result<(), LoadRefused> {
     let why = if name.is_empty() {
@@ -242,11 +254,26 @@ impl<M: Machine> Core<M> {
                 }
             })?;
         check_name(&name)?;
+        let stall_after_ns = match catch_unwind(AssertUnwindSafe(|| policy.stall_timeout())) {
+            Ok(None) => self.config.stall_after_ns,
+            Ok(Some(timeout)) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
+            Ok(Some(timeout)) => return Err(LoadRefused::StallTimeout(timeout)),
+            Err(payload) => {
+                let message = panic_text(&*payload);
+                std::mem::forget(payload); // its drop may panic too
+                return Err(LoadRefused::Panicked {
+                    callback: Callback::StallTimeout,
+                    message,
+                });
+            }
+        };
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
         // Ordering: Relaxed; only uniqueness counts.
         let number =
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
-        let generation = Generation::new(number, tag, name, Box::new(Adapter(policy)));
+        let callbacks = Box::new(Adapter(policy));
+        let seats = self.seats.len();
+        let generation = Generation::new(number, tag, name, callbacks, seats, stall_after_ns);
         Ok(PendingLoad {
             core: self,
             generation: Some(Arc::new(generation)),
@@ -258,6 +285,7 @@ impl<M: Machine> Core<M> {
     pub fn publish(&'static self, mut pending: PendingLoad<M>) -> LoadedPolicy {
         let new = pending.generation.take().expect("not published yet");
         new.note_published(self.machine.now());
+        self.remember(&new);
         // The exit comes before the swap, as in every ejection: whoever sees that a generation is not current, and takes
         // back what it kept without a `dequeue`, must find it ended, so that it is not told of those tasks again.
         if let Some(old) = self.published.load() {

@@ -18,13 +18,13 @@ mod seats;
 mod spawn;
 mod wake;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::fence};
 
 use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
-pub use load::{LoadRefused, PendingLoad, Retired};
+pub use load::{LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS};
 pub use seats::Cause;
 pub use spawn::SpawnError;
 
@@ -34,7 +34,7 @@ use crate::idle::Sleepers;
 use crate::machine::Machine;
 use crate::queue::{Fifo, Injector};
 use crate::seat::{Placed, Seat, SeatId};
-use crate::stats::Metrics;
+use crate::stats::{self, Metrics};
 use crate::task::header::{Header, Owner};
 use crate::task::slab::SlotCache;
 
@@ -70,6 +70,8 @@ impl CoreConfig {
 
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
+/// Every task has been dropped.
+const OVER: u8 = 2;
 
 /// A runtime's shared state: what any thread may use. It is never freed; the head of the file says why.
 pub struct Core<M: Machine> {
@@ -86,9 +88,15 @@ pub struct Core<M: Machine> {
     pub(crate) published: CachePadded<Published<Generation>>,
     /// The coarse clock of the worker that read it last, for stamps by other threads.
     pub(crate) clock: CachePadded<AtomicU64>,
+    /// The watchdog sleeps: whoever leaves a park wakes it.
+    pub(crate) watchdog_sleeps: AtomicBool,
+    /// What the watchdog counts.
+    pub(crate) watched: stats::Published,
     tags: Tags,
     last_generation: AtomicU32,
     retiring: Mutex<Vec<Arc<Generation>>>,
+    /// Every generation that was published and is not dead.
+    generations: Mutex<Vec<Weak<Generation>>>,
     /// Held while somebody changes who sits where.
     seating: Mutex<()>,
     phase: AtomicU8,
@@ -107,8 +115,8 @@ impl<M: Machine> Core<M> {
         let workers = config.workers;
         let seats = workers + config.spares;
         assert!(
-            config.spares <= 1024,
-            "a core has at most 1024 spares, not {}",
+            config.spares <= 1025,
+            "a core has at most 1025 spares, not {}",
             config.spares
         );
         let seat = |index: usize| {
@@ -127,9 +135,12 @@ impl<M: Machine> Core<M> {
             sleepers: CachePadded::new(Sleepers::new(seats)),
             published: CachePadded::new(Published::new()),
             clock: CachePadded::default(),
+            watchdog_sleeps: AtomicBool::new(false),
+            watched: stats::Published::default(),
             tags: Tags::default(),
             last_generation: AtomicU32::new(0),
             retiring: Mutex::default(),
+            generations: Mutex::default(),
             seating: Mutex::default(),
             phase: AtomicU8::new(OPEN),
             seated: AtomicUsize::new(0),
@@ -177,6 +188,7 @@ impl<M: Machine> Core<M> {
         for seat in &self.seats {
             seat.stats.add_to(&mut sum);
         }
+        self.watched.add_to(&mut sum);
         sum
     }
 
@@ -236,6 +248,34 @@ impl<M: Machine> Core<M> {
     pub(crate) fn claim_idle(&self, worker: WorkerId) -> bool {
         let placed = self.placed.get(worker.index());
         placed.is_some_and(|placed| self.sleepers.claim_idle(placed.seat().index()))
+    }
+
+    /// The generation with this number, if it is not dead.
+    pub(crate) fn generation(&self, number: u32) -> Option<Arc<Generation>> {
+        let known = self.generations.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        let mut alive = known.iter().filter_map(Weak::upgrade);
+        alive.find(|generation| generation.number.number() == number)
+    }
+
+    fn remember(&self, generation: &Arc<Generation>) {
+        let known = self.generations.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.retain(|generation| generation.strong_count() > 0);
+        known.push(Arc::downgrade(generation));
+    }
+
+    /// A thread goes to work that was parked, or about to be.
+    pub(crate) fn wake_the_watchdog(&self) {
+        // Ordering: SeqCst fence, partner of the one in `Watchdog::fall_asleep`. Our bit in the parked mask was cleared
+        // before: either the watchdog sees that, or we see it asleep.
+        fence(Ordering::SeqCst);
+        // Ordering: Relaxed; ordered by the fence. Of several threads one wakes it.
+        if self.watchdog_sleeps.load(Ordering::Relaxed)
+            && self.watchdog_sleeps.swap(false, Ordering::Relaxed)
+        {
+            self.machine.work_began();
+        }
     }
 
     #[inline]

@@ -48,6 +48,33 @@ impl<M: Machine> Core<M> {
         unclaimed.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Whether the thread there was convicted, and has not come back.
+    pub(crate) fn is_convicted(&self, seat: SeatId) -> bool {
+        let call = &self.seat(seat).activity.call;
+        call.in_flight()
+            .is_some_and(|number| call.is_revoked(number))
+    }
+
+    /// Whether something waits that only this worker's thread would run: in `seat`, where its work is done, or on it.
+    pub(crate) fn has_waiting(&self, worker: WorkerId, seat: SeatId) -> bool {
+        let (placed, seat) = (self.placed(worker), self.seat(seat));
+        !placed.local.is_empty()
+            || !placed.inbox.is_empty()
+            || !seat.ingress.is_empty()
+            // Ordering: Relaxed; a sample.
+            || seat.lifo.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether something waits that any worker would run.
+    pub(crate) fn has_backlog(&self) -> bool {
+        let queued = !self.injector.is_empty() || !self.global.is_empty();
+        queued
+            || self
+                .published
+                .load()
+                .is_some_and(|generation| generation.census.waiting() > 0)
+    }
+
     /// Prepares a vacant seat for a thread that is going to do the work of `worker`: that thread then calls
     /// [`Worker::new`](crate::Worker::new).
     ///

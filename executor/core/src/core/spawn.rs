@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use polity_policy::{Attributes, Position, WorkerId};
 
@@ -121,12 +122,14 @@ impl<M: Machine> Core<M> {
     fn admit(&self, local: Option<&Local>, token: Token) {
         match local {
             // A worker that is still seated has not begun to close.
-            Some(local) if self.is_open() => self.push_ingress(local, token),
+            Some(local) if self.is_open() => self.push_runnable(local, token),
             Some(_) => self.give_slot(token.cancel()),
             None => {
                 // The queues themselves say whether it is too late: between a look at the phase and a push, the last
                 // worker could have left.
                 let header = token.header();
+                // Ordering: Relaxed; a coarse stamp.
+                header.set_runnable_at(self.clock.load(Ordering::Relaxed));
                 let entry = token.into_entry(Resting::Ingress);
                 let pushed = if header.is_restricted() {
                     self.placed(self.eligible_worker(header))

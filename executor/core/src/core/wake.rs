@@ -24,7 +24,16 @@ use crate::worker::Local;
 impl<M: Machine> Owner for Core<M> {
     fn now_runnable(&self, token: Token) {
         token.header().set_reason(EnqueueReason::Wake);
-        self.requeue(token);
+        self.machine
+            .with_local(|local| match local.filter(|local| local.core == self.id) {
+                Some(local) => self.push_runnable(local, token),
+                None => {
+                    // Ordering: Relaxed; a coarse stamp.
+                    let now = self.clock.load(Ordering::Relaxed);
+                    token.header().set_runnable_at(now);
+                    self.inject(token);
+                }
+            });
     }
 
     fn now_aborted(&self, header: &'static Header, tenant: u32) {
@@ -44,7 +53,7 @@ impl<M: Machine> Owner for Core<M> {
 }
 
 impl<M: Machine> Core<M> {
-    /// Puts a token into the ingress that is nearest to this thread.
+    /// Puts the token of a task that has been runnable for a while into the ingress that is nearest to this thread.
     pub(crate) fn requeue(&self, token: Token) {
         self.machine
             .with_local(|local| match local.filter(|local| local.core == self.id) {
@@ -53,11 +62,17 @@ impl<M: Machine> Core<M> {
             });
     }
 
-    /// On the worker itself.
+    /// On the worker itself: the task is runnable from now on.
+    #[inline]
+    pub(crate) fn push_runnable(&self, local: &Local, token: Token) {
+        token.header().set_runnable_at(local.now.get());
+        self.push_ingress(local, token);
+    }
+
+    /// On the worker itself: the task has been runnable, and keeps its age.
     #[inline]
     pub(crate) fn push_ingress(&self, local: &Local, token: Token) {
         let header = token.header();
-        header.set_runnable_at(local.now.get());
         if header.is_restricted() {
             return self.push_inbox(token);
         }
@@ -92,8 +107,6 @@ impl<M: Machine> Core<M> {
     /// From a thread that has no ingress of its own.
     pub(crate) fn inject(&self, token: Token) {
         let header = token.header();
-        // Ordering: Relaxed; a coarse stamp.
-        header.set_runnable_at(self.clock.load(Ordering::Relaxed));
         if header.is_restricted() {
             return self.push_inbox(token);
         }

@@ -1,11 +1,13 @@
 //! One load of a policy.
 
+use std::backtrace::Backtrace;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
 use crate::hosting::call::Callbacks;
+use crate::hosting::census::Census;
 use crate::queue::DsqTable;
 
 /// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
@@ -16,6 +18,11 @@ pub(crate) struct Generation {
     pub(crate) name: String,
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
+    pub(crate) census: Census,
+    /// How long a task may wait in its hands.
+    pub(crate) stall_after_ns: u64,
+    /// Where in the policy its end came from.
+    backtrace: OnceLock<Arc<Backtrace>>,
     exit: OnceLock<Arc<ExitInfo>>,
     published_at: AtomicU64,
 }
@@ -26,6 +33,8 @@ impl Generation {
         tag: u8,
         name: String,
         callbacks: Box<dyn Callbacks>,
+        seats: usize,
+        stall_after_ns: u64,
     ) -> Self {
         Generation {
             number,
@@ -33,6 +42,9 @@ impl Generation {
             name,
             callbacks,
             dsqs: DsqTable::new(),
+            census: Census::new(seats, stall_after_ns),
+            stall_after_ns,
+            backtrace: OnceLock::new(),
             exit: OnceLock::new(),
             published_at: AtomicU64::new(0),
         }
@@ -50,6 +62,15 @@ impl Generation {
 
     pub(crate) fn exit_info(&self) -> Option<Arc<ExitInfo>> {
         self.exit.get().cloned()
+    }
+
+    /// For whoever has claimed the exit.
+    pub(crate) fn note_backtrace(&self, backtrace: Backtrace) {
+        let _ = self.backtrace.set(Arc::new(backtrace));
+    }
+
+    pub(crate) fn backtrace(&self) -> Option<Arc<Backtrace>> {
+        self.backtrace.get().cloned()
     }
 
     // Ordering: Relaxed; for reports.

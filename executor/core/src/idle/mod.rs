@@ -127,6 +127,15 @@ impl Sleepers {
         (parked as usize) < threads
     }
 
+    /// Whether this one is parked, or about to be. For samplers.
+    pub(crate) fn is_parked(&self, worker: usize) -> bool {
+        let (word, bit) = place(worker);
+        // Ordering: Relaxed; a sample, or ordered by the caller's fence.
+        self.parked
+            .get(word)
+            .is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
     /// For one worker: after a push to its own queue, or a kick.
     pub(crate) fn wake_this(&self, worker: usize) -> bool {
         // Ordering: SeqCst fence (PushFence), as in `wake_one`.

@@ -1,7 +1,6 @@
 //! The records.
 
 use std::fmt;
-use std::panic::Location;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -13,7 +12,6 @@ use crate::callback::Callback;
 use crate::queue::Fifo;
 use crate::stats;
 use crate::task::entry::Entry;
-use crate::task::location::LocationCell;
 
 /// A place for one thread that runs tasks. Counted from 0: first the workers' own, then the spares'.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,6 +73,16 @@ impl Place {
     }
 }
 
+fn task_from(bits: u64) -> Option<TaskId> {
+    (bits != 0).then(|| TaskId::from_parts(bits as u32, (bits >> 32) as u32))
+}
+
+fn task_bits(task: Option<TaskId>) -> u64 {
+    task.map_or(0, |task| {
+        u64::from(task.tenant()) << 32 | u64::from(task.slot())
+    })
+}
+
 /// What the seat's thread is in: written by it with plain stores, read by samplers.
 // Ordering, for all fields but `call`: Relaxed. Each is a sample; what a conviction needs is ordered by `call`.
 #[derive(Debug)]
@@ -84,17 +92,18 @@ pub(crate) struct Activity {
     pub(crate) call: CallWord,
     /// The task that is polled, or that a callback before or after its poll is about; 0 for none.
     task: AtomicU64,
-    /// Where that task was spawned.
-    spawned_at: LocationCell,
     place: AtomicU8,
     /// The number of the generation that the thread follows; 0 for none.
     follows: AtomicU32,
     /// Another thread calls policies for the same worker: they take turns.
     takes_turns: AtomicBool,
-    /// The stamp of the youngest task whose poll the thread has begun under a policy: who overtook whom.
+    /// The stamp of the youngest task whose poll the thread has begun under a policy, and which it was: who overtook whom.
     youngest: AtomicU64,
+    youngest_task: AtomicU64,
     /// When the thread asked its policy for work last and got none.
     went_without: AtomicU64,
+    /// Since when the watchdog has seen the thread in its present poll or call. Written by the watchdog.
+    since: AtomicU64,
 }
 
 impl Activity {
@@ -103,11 +112,12 @@ impl Activity {
             polls: AtomicU64::new(0),
             call: CallWord::new(),
             task: AtomicU64::new(0),
-            spawned_at: LocationCell::default(),
             place: AtomicU8::new(0),
             follows: AtomicU32::new(0),
             takes_turns: AtomicBool::new(false),
             youngest: AtomicU64::new(0),
+            youngest_task: AtomicU64::new(0),
+            since: AtomicU64::new(0),
             went_without: AtomicU64::new(0),
         }
     }
@@ -118,8 +128,7 @@ impl Activity {
     }
 
     #[inline]
-    pub(crate) fn begin_poll(&self, spawned_at: &'static Location<'static>) {
-        self.spawned_at.set(spawned_at);
+    pub(crate) fn begin_poll(&self) {
         self.place.store(Place::Poll.to_bits(), Ordering::Relaxed);
         self.polls.store(self.polls() + 1, Ordering::Relaxed);
     }
@@ -143,21 +152,12 @@ impl Activity {
 
     #[inline]
     pub(crate) fn task(&self) -> Option<TaskId> {
-        let bits = self.task.load(Ordering::Relaxed);
-        (bits != 0).then(|| TaskId::from_parts(bits as u32, (bits >> 32) as u32))
+        task_from(self.task.load(Ordering::Relaxed))
     }
 
     #[inline]
     pub(crate) fn set_task(&self, task: Option<TaskId>) {
-        let bits = task.map_or(0, |task| {
-            u64::from(task.tenant()) << 32 | u64::from(task.slot())
-        });
-        self.task.store(bits, Ordering::Relaxed);
-    }
-
-    /// Where the task that is being polled was spawned. A sample: it may belong to the poll before.
-    pub(crate) fn spawned_at(&self) -> Option<&'static Location<'static>> {
-        self.spawned_at.get()
+        self.task.store(task_bits(task), Ordering::Relaxed);
     }
 
     #[inline]
@@ -181,12 +181,27 @@ impl Activity {
         self.youngest.load(Ordering::Relaxed)
     }
 
+    /// The task that [`youngest`](Activity::youngest) is about.
+    pub(crate) fn youngest_task(&self) -> Option<TaskId> {
+        task_from(self.youngest_task.load(Ordering::Relaxed))
+    }
+
     /// A task with this stamp is about to be polled.
     #[inline]
-    pub(crate) fn note_begun(&self, runnable_at: u64) {
+    pub(crate) fn note_begun(&self, task: TaskId, runnable_at: u64) {
         if runnable_at > self.youngest() {
             self.youngest.store(runnable_at, Ordering::Relaxed);
+            self.youngest_task
+                .store(task_bits(Some(task)), Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.since.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_since(&self, since: u64) {
+        self.since.store(since, Ordering::Relaxed);
     }
 
     pub(crate) fn went_without(&self) -> u64 {

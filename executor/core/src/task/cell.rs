@@ -112,16 +112,6 @@ impl CellPtr {
         unsafe { (head.vtable.poll)(self.0, id, context) }
     }
 
-    /// Where the task was spawned.
-    ///
-    /// # Safety
-    /// The caller has the token.
-    #[inline]
-    pub(crate) unsafe fn spawned_at(self) -> &'static Location<'static> {
-        // SAFETY: alive, by our contract.
-        unsafe { self.head() }.spawned_at
-    }
-
     /// Drops the future; the output is "cancelled". Call `complete` next.
     ///
     /// # Safety

@@ -124,6 +124,10 @@ impl Header {
         self.flags.store(self.flags() | COUNTED, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_counted(&self) -> bool {
+        self.flags() & COUNTED != 0
+    }
+
     /// Takes the mark back; `true` if it was there. For the token holder.
     #[inline]
     pub(crate) fn take_counted(&self) -> bool {

@@ -143,6 +143,9 @@ where
     let header = slab::get(slot).expect("the slot was handed out");
     let cell = CellPtr::new(future, spawned_at);
     header.prepare(slot, owner, cell, attributes, tag);
+    if let Some(site) = slab::spawn_site(slot) {
+        site.set(spawned_at);
+    }
     let id = TaskId::from_parts(slot, header.lifecycle.open());
     // The only handle that this cell ever gets, and its `T` is the future's output: what `poll_join` and `leave` rely on.
     let handle = JoinHandle {

@@ -3,6 +3,9 @@
 //! Not an allocator for futures: those lie in cells of their own. Chunk k holds `1024 << k` headers, so 21 chunks
 //! make two thousand million slots and a slot is found by two shifts. Pages that were never touched cost nothing.
 //!
+//! Behind its headers a chunk holds one [`LocationCell`] for each: where the task was spawned. Only reports read it, so it
+//! lies outside the headers' lines.
+//!
 //! Slots are handed out through a [`SlotCache`], one for each worker (and a few for other threads), in batches of
 //! 64. Complexity: O(1), and one lock in 64 operations.
 //!
@@ -14,6 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::header::Header;
+use super::location::LocationCell;
 
 const FIRST_CHUNK: u32 = 1024;
 const CHUNK_COUNT: usize = 21;
@@ -52,6 +56,37 @@ pub(crate) fn get(slot: u32) -> Option<&'static Header> {
     Some(unsafe { &*header })
 }
 
+/// Where the tasks of `slot` are spawned, if the slot was ever handed out.
+#[inline]
+pub(crate) fn spawn_site(slot: u32) -> Option<&'static LocationCell> {
+    let (chunk, offset) = locate(slot);
+    // Ordering: Acquire as in `get`.
+    let base = CHUNKS.get(chunk)?.load(Ordering::Acquire);
+    if base.is_null() {
+        return None;
+    }
+    // SAFETY: `add` requires that the result lies in the same allocation, or one past: chunk k holds `FIRST_CHUNK << k`
+    // headers, and then as many cells.
+    let cells = unsafe { base.add((FIRST_CHUNK as usize) << chunk) }.cast::<LocationCell>();
+    // SAFETY: as above; `locate` yields an offset below that number.
+    let cell = unsafe { cells.add(offset) };
+    // SAFETY: turning it into a `&'static` requires (1) alignment: a multiple of 64 bytes from a base aligned to 64, and
+    // then an array of pointers; (2) initialised memory: zeroed, and null is a valid cell; (3) that it lives for ever:
+    // chunks are never freed; (4) no `&mut`: none is ever made.
+    Some(unsafe { &*cell })
+}
+
+/// The memory of chunk `chunk`: headers, then cells.
+fn layout(chunk: usize) -> Layout {
+    let count = (FIRST_CHUNK as usize) << chunk;
+    let headers = Layout::array::<Header>(count).expect("a chunk is less than the memory");
+    let cells = Layout::array::<LocationCell>(count).expect("a chunk is less than the memory");
+    let (both, _) = headers
+        .extend(cells)
+        .expect("a chunk is less than the memory");
+    both
+}
+
 /// Makes sure that the chunk of `slot` exists.
 fn grow_for(slot: u32) {
     let (chunk, _) = locate(slot);
@@ -66,8 +101,7 @@ fn grow_for(slot: u32) {
     if !place.load(Ordering::Acquire).is_null() {
         return;
     }
-    let layout = Layout::array::<Header>((FIRST_CHUNK as usize) << chunk)
-        .expect("a chunk is less than the memory");
+    let layout = layout(chunk);
     // SAFETY: `alloc_zeroed` requires a layout of non-zero size: headers are 64 bytes, and there are some.
     let base = unsafe { alloc_zeroed(layout) };
     if base.is_null() {

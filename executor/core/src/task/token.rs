@@ -7,7 +7,6 @@
 //!
 //! **Invariant.** Tokens and entries are made here only. Dropping one would lose a task; nothing in core does.
 
-use std::panic::Location;
 use std::task::Context;
 
 use polity_policy::{DsqId, Position, TaskId, WorkerId};
@@ -86,13 +85,6 @@ impl Token {
         self.0.custody.set(State::Running, 0, seat);
         self.0.set_last_worker(worker);
         self.0.lifecycle.begin_poll()
-    }
-
-    /// Where the task was spawned.
-    #[inline]
-    pub(crate) fn spawned_at(&self) -> &'static Location<'static> {
-        // SAFETY: `spawned_at` requires the token: we are it.
-        unsafe { self.0.cell().spawned_at() }
     }
 
     /// Polls the future. `true`: it is done (or panicked); call `finish` next.

@@ -88,13 +88,14 @@ impl<M: Machine> Worker<M> {
             return Found::Nothing;
         };
         self.stats.kept_last += 1;
+        self.seat.activity.note_went_without(self.fresh_clock());
         Found::Task(entry.redeem())
     }
 
     fn note_loop_cut(&mut self, generation: &Arc<Generation>) {
         let now = self.look_at_the_clock();
         let gone_on = self.loop_cuts.note(now);
-        if gone_on >= self.core.config.stall_after_ns {
+        if gone_on >= generation.stall_after_ns {
             let message = format!(
                 "{MAX_ROUNDS} rounds in each cycle for {} ms, and nothing to run",
                 gone_on / 1_000_000

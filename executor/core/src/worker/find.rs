@@ -117,6 +117,7 @@ impl<M: Machine> Worker<M> {
             return Found::Task(token);
         }
         if self.local.ingress.is_empty() {
+            self.seat.activity.note_went_without(self.fresh_clock());
             return Found::Nothing;
         }
         // Stolen ingress goes through the policy, never straight to a poll.

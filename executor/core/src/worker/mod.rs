@@ -76,6 +76,8 @@ pub struct Worker<M: Machine> {
     notes: Notes,
     stats: Metrics,
     passes: u64,
+    /// When the batch at hand was gathered.
+    gathered_at: u64,
     pace: Pace,
     watch: Watch,
     sightings: Sightings,
@@ -114,6 +116,7 @@ impl<M: Machine> Worker<M> {
             notes: Notes::default(),
             stats: Metrics::default(),
             passes: 0,
+            gathered_at: now,
             pace: Pace::new(now),
             watch: Watch::default(),
             sightings: Sightings::new(core.seats.len()),
@@ -191,6 +194,7 @@ impl<M: Machine> Worker<M> {
     fn take_back_announcement(&mut self) {
         // If somebody was faster, it may have made us the searcher: then the search ends with the next poll.
         self.searcher |= !self.core.sleepers.retract(self.local.seat_id.index());
+        self.core.wake_the_watchdog();
     }
 
     /// Follows the current generation. The only place where the cached one changes, and never inside a callback.

@@ -11,6 +11,7 @@ use crate::machine::Machine;
 use crate::queue::Taking;
 use crate::seat::BATCH;
 use crate::task::entry::Entry;
+use crate::task::header::Header;
 use crate::task::token::{Resting, Token, claim};
 use crate::worker::{Phase, Worker};
 
@@ -50,6 +51,7 @@ impl<M: Machine> Worker<M> {
     }
 
     fn gather(&mut self, generation: &Generation) {
+        self.gathered_at = self.fresh_clock();
         while self.notes.batch.len() < BATCH
             && let Some(entry) = self.local.ingress.pop()
         {
@@ -121,6 +123,7 @@ impl<M: Machine> Worker<M> {
                 header.set_reason(EnqueueReason::Inherited);
             }
         }
+        self.enter_census(generation, header, newly_runnable);
         token.note_offered(generation.tag);
         self.seat
             .note_offered(self.notes.batch.len(), header.slot());
@@ -133,6 +136,19 @@ impl<M: Machine> Worker<M> {
             selected,
             verdict: None.into(),
         });
+    }
+
+    /// From now on the policy has the task, and its wait counts.
+    #[inline]
+    fn enter_census(&self, generation: &Generation, header: &Header, newly_runnable: bool) {
+        let seat = self.local.seat_id;
+        if header.take_counted() && !newly_runnable {
+            // It comes back without having been polled: after a bypass.
+            generation.census.leave(seat, header.runnable_at());
+        }
+        header.set_runnable_at(self.gathered_at);
+        generation.census.enter(seat, self.gathered_at);
+        header.note_counted();
     }
 
     /// The policy ended during the offer: nothing that it said counts.

@@ -36,6 +36,7 @@ impl<M: Machine> Worker<M> {
         self.stats.polls += 1;
         let header = token.header();
         self.catch_up(header);
+        self.leave_census(header);
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
         self.seat.activity.set_task(Some(header.id()));
         if seen.aborted {
@@ -52,6 +53,19 @@ impl<M: Machine> Worker<M> {
                 }
                 self.generation = Some(generation);
             }
+        }
+    }
+
+    /// The task is in its policy's hands no longer.
+    #[inline]
+    fn leave_census(&self, header: &Header) {
+        if let Some(generation) = &self.generation
+            && header.take_counted()
+            && header.seen_by() == generation.number.number()
+        {
+            let stamp = header.runnable_at();
+            generation.census.leave(self.local.seat_id, stamp);
+            self.seat.activity.note_begun(header.id(), stamp);
         }
     }
 
@@ -109,7 +123,7 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn poll(&mut self, token: &mut Token) -> bool {
         let header = token.header();
-        self.seat.activity.begin_poll(token.spawned_at());
+        self.seat.activity.begin_poll();
         let waker = waker(header);
         let done = token.poll(&mut Context::from_waker(&waker));
         self.seat.activity.end_poll();
@@ -160,7 +174,7 @@ impl<M: Machine> Worker<M> {
             // Woken between the notification and the end of the poll: it counts as a new wake.
             _ => {
                 token.header().set_reason(EnqueueReason::Wake);
-                self.core.push_ingress(&self.local, token);
+                self.core.push_runnable(&self.local, token);
             }
         }
     }
@@ -168,7 +182,7 @@ impl<M: Machine> Worker<M> {
     /// To the tail: it had its turn.
     fn requeue(&mut self, token: Token) {
         token.header().set_reason(EnqueueReason::StillRunnable);
-        self.core.push_ingress(&self.local, token);
+        self.core.push_runnable(&self.local, token);
     }
 
     /// In the seat, where a close finds it, while the policy is asked for another one.
@@ -218,7 +232,7 @@ impl<M: Machine> Worker<M> {
             self.generation = Some(generation);
         }
         self.stats.completed += 1;
-        self.seat.activity.begin_poll(token.spawned_at());
+        self.seat.activity.begin_poll();
         let slot = token.cancel();
         self.seat.activity.end_poll();
         self.seat.activity.set_task(None);

@@ -122,6 +122,14 @@ impl<M: Machine> Worker<M> {
         self.pace.read_at.wrapping_sub(self.pace.driven_at) >= DRIVE_EVERY_NS
     }
 
+    /// The time without reading the clock: at most a few milliseconds old while the watchdog ticks, also after a long poll.
+    #[inline]
+    pub(super) fn fresh_clock(&self) -> u64 {
+        // Ordering: Relaxed; a coarse stamp.
+        let shared = self.core.clock.load(Ordering::Relaxed);
+        self.local.now.get().max(shared)
+    }
+
     /// Wakes another worker if this one keeps finding more than it can run.
     #[inline]
     pub(super) fn share_backlog(&mut self) {
@@ -203,6 +211,7 @@ impl<M: Machine> Worker<M> {
     /// The thread is back from its park.
     pub fn unparked(&mut self, timed_out: bool) {
         self.core.sleepers.retract(self.local.seat_id.index());
+        self.core.wake_the_watchdog();
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
         if timed_out {

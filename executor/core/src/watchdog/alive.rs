@@ -1,0 +1,115 @@
+//! How much time has passed for the process.
+//!
+//! SIGSTOP, a suspended laptop, a debugger, a virtual machine that was moved: the clock goes on, the process does not. What
+//! has waited through that has waited for nobody's fault. The watchdog is a thread of the same process, so it is late by
+//! the same amount: per tick the alive clock advances by at most twice the period, the rest is noted as lost.
+//!
+//! Stamps stay in the machine's time; an age is the difference less what was lost since. Rejected: stamps in alive time. Every
+//! wake would then read a word that changes with each tick, and ages would be as coarse as ticks.
+
+use std::collections::VecDeque;
+
+/// Losses are forgotten after so long, when nothing is that old any more: far above the longest stall timeout.
+const REMEMBERED_NS: u64 = 120_000_000_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct AliveClock {
+    wall: u64,
+    alive: u64,
+    expected: u64,
+    /// (when it ended, how long it was)
+    lost: VecDeque<(u64, u64)>,
+}
+
+impl AliveClock {
+    pub(super) fn new(wall: u64, expected: u64) -> Self {
+        AliveClock {
+            wall,
+            alive: 0,
+            expected,
+            lost: VecDeque::new(),
+        }
+    }
+
+    /// The next tick comes after so many nanoseconds.
+    pub(super) fn expect(&mut self, period: u64) {
+        self.expected = period;
+    }
+
+    /// A tick. Returns the alive time.
+    pub(super) fn advance(&mut self, wall: u64) -> u64 {
+        let elapsed = wall.saturating_sub(self.wall);
+        let lived = elapsed.min(2 * self.expected);
+        if elapsed > lived {
+            self.lost.push_back((wall, elapsed - lived));
+        }
+        while self
+            .lost
+            .front()
+            .is_some_and(|(ended, _)| since(*ended, wall) > REMEMBERED_NS)
+        {
+            self.lost.pop_front();
+        }
+        self.wall = self.wall.max(wall);
+        self.alive += lived;
+        self.alive
+    }
+
+    /// The machine's time of this tick.
+    pub(super) fn wall(&self) -> u64 {
+        self.wall
+    }
+
+    /// How old something is that was stamped in the machine's time.
+    pub(super) fn age(&self, stamp: u64) -> u64 {
+        let lost: u64 = self
+            .lost
+            .iter()
+            .filter(|(ended, _)| *ended > stamp)
+            // If the stamp lies within the loss, only what came after it.
+            .map(|(ended, length)| (*length).min(ended - stamp))
+            .sum();
+        since(stamp, self.wall).saturating_sub(lost)
+    }
+}
+
+fn since(stamp: u64, wall: u64) -> u64 {
+    wall.saturating_sub(stamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_stopped_process_does_not_age() {
+        let mut clock = AliveClock::new(0, 5 * MS);
+        clock.advance(5 * MS);
+        let stamp = 6 * MS;
+        clock.advance(10 * MS);
+        clock.advance(3_600_000 * MS);
+        assert_eq!(clock.age(stamp), 14 * MS);
+        assert_eq!(clock.age(3_599_999 * MS), 0);
+    }
+
+    #[test]
+    fn ticks_in_time_lose_nothing() {
+        let mut clock = AliveClock::new(0, 5 * MS);
+        for tick in 1..=1000 {
+            clock.advance(tick * 6 * MS);
+        }
+        assert_eq!(clock.age(0), 6_000 * MS);
+    }
+
+    #[test]
+    fn many_small_delays_add_up() {
+        let mut clock = AliveClock::new(0, 5 * MS);
+        for tick in 1..=100 {
+            assert_eq!(clock.advance(tick * 50 * MS), tick * 10 * MS);
+        }
+        assert_eq!(clock.age(0), 1_000 * MS);
+    }
+}

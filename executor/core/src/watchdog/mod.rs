@@ -1,0 +1,221 @@
+//! The watchdog: who waits too long, who is stuck, and whose fault it is.
+//!
+//! Not a thread: a thread, or a simulation, calls [`Watchdog::tick`] and waits for as long as it says. It runs no foreign
+//! code, takes no lock that foreign code may hold, and asks nothing of the threads that it watches: they write plain words
+//! (`seat/places.rs`, `hosting/census.rs`), it compares them from tick to tick. What it finds out it does itself where core
+//! can (ejections, convictions), and reports where a thread is needed.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `alive.rs` | how much time has passed for the process, as opposed to the world |
+//! | `threads.rs` | what each thread is in, since when; hogs and stuck callbacks |
+//! | `stand_ins.rs` | which worker needs a second thread, and when it does not any more |
+//! | `stall.rs` | whether a late task is the policy's fault |
+//!
+//! **Time.** A tick is 5 ms after the last one while anything runs or waits, 10 ms while nothing does, and after a second of
+//! that the watchdog sleeps until somebody leaves a park.
+
+mod alive;
+mod stall;
+mod stand_ins;
+mod threads;
+
+use std::panic::Location;
+use std::sync::atomic::{Ordering, fence};
+
+use polity_policy::{TaskId, WorkerId};
+
+use crate::core::{Cause, Core};
+use crate::machine::Machine;
+use crate::seat::SeatId;
+use crate::stats::Metrics;
+use alive::AliveClock;
+use stand_ins::StandIns;
+use threads::Threads;
+
+/// Between two ticks while something runs or waits.
+const PERIOD_NS: u64 = 5_000_000;
+/// The same while nothing does.
+const IDLE_PERIOD_NS: u64 = 10_000_000;
+/// Idle ticks before it sleeps.
+const IDLE_TICKS: u32 = 100;
+
+/// When to call [`Watchdog::tick`] again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// After so many nanoseconds.
+    After(u64),
+    /// When [`Machine::work_began`] is called.
+    WhenWorkBegins,
+}
+
+/// A poll that takes long.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Hog {
+    /// On which worker.
+    pub worker: WorkerId,
+    /// Which task.
+    pub task: TaskId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Where it was spawned.
+    pub spawned_at: Option<&'static Location<'static>>,
+    /// For how long the poll has gone on, in nanoseconds.
+    pub for_ns: u64,
+}
+
+/// What the caller of [`Watchdog::tick`] should see to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Finding {
+    /// One poll takes longer than the threshold: to be reported. Found once for each such poll.
+    Hog(Hog),
+    /// A callback does not return. Its policy has been ejected and its thread convicted: it is not a worker any more.
+    Stuck {
+        /// Where the thread sits.
+        seat: SeatId,
+        /// Whose work it did.
+        worker: WorkerId,
+    },
+    /// The work of this worker is to be done by another thread: find a vacant seat and a thread for it, call
+    /// [`Watchdog::seat`], and start the thread. Found again at the next tick if that was not possible.
+    NeedsStandIn {
+        /// Whose work it is.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+        /// Whether any thread of the runtime still gets ahead.
+        others: Others,
+    },
+}
+
+/// What the rest of the runtime does while a thread is stuck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Others {
+    /// Some thread runs tasks, or is parked.
+    Run,
+    /// All are stuck: without another thread nothing happens any more, I/O included.
+    AreStuckToo,
+}
+
+/// See the [module](self). One for each core; not to be ticked by two threads at once.
+pub struct Watchdog<M: Machine> {
+    core: &'static Core<M>,
+    hog_after_ns: u64,
+    clock: AliveClock,
+    threads: Threads,
+    stand_ins: StandIns,
+    idle_ticks: u32,
+    counts: Metrics,
+}
+
+impl<M: Machine> Watchdog<M> {
+    /// Watches `core`; polls that take longer than `hog_after_ns` are found.
+    pub fn new(core: &'static Core<M>, hog_after_ns: u64) -> Self {
+        Watchdog {
+            core,
+            hog_after_ns,
+            clock: AliveClock::new(core.machine.now(), PERIOD_NS),
+            threads: Threads::new(core.seats.len()),
+            stand_ins: StandIns::new(core.worker_count()),
+            idle_ticks: 0,
+            counts: Metrics::default(),
+        }
+    }
+
+    /// Looks at everything once.
+    ///
+    /// Complexity: some words for each seat; one look at each slot of the process if a task seems to be late.
+    pub fn tick(&mut self) -> (Vec<Finding>, Next) {
+        let core = self.core;
+        let now = self.clock.advance(core.machine.now());
+        // Ordering: Relaxed; a coarse stamp.
+        core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);
+        let mut findings = Vec::new();
+        self.threads.look(core, now);
+        self.threads
+            .find_hogs(core, self.hog_after_ns, &mut findings);
+        for (seat, worker) in self.threads.convict_stuck(core) {
+            self.stand_ins.convicted(worker, seat);
+            findings.push(Finding::Stuck { seat, worker });
+        }
+        self.stand_ins.dismiss(core, &self.threads);
+        self.stand_ins
+            .find_needs(core, &self.threads, &mut findings);
+        self.judge_policy();
+        self.count(&findings);
+        let next = self.next();
+        (findings, next)
+    }
+
+    /// A thread is going to sit down in `seat`, which is vacant, to do the work of `worker`.
+    pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) {
+        self.core.stand_in(seat, worker, cause);
+        self.counts.stand_ins += u64::from(cause == Cause::LongPoll);
+        self.stand_ins.seated(worker, seat);
+        self.threads.forget(seat);
+    }
+
+    /// A spare was needed, and there was none.
+    pub fn note_exhausted(&mut self) {
+        self.counts.spares_exhausted += 1;
+    }
+
+    fn count(&mut self, findings: &[Finding]) {
+        for finding in findings {
+            match finding {
+                Finding::Hog(_) => self.counts.hogs += 1,
+                Finding::Stuck { .. } => self.counts.convictions += 1,
+                Finding::NeedsStandIn { .. } => {}
+            }
+        }
+        self.core.watched.publish(&self.counts);
+    }
+
+    fn next(&mut self) -> Next {
+        if !self.is_idle() {
+            self.idle_ticks = 0;
+            self.clock.expect(PERIOD_NS);
+            return Next::After(PERIOD_NS);
+        }
+        self.idle_ticks += 1;
+        self.clock.expect(IDLE_PERIOD_NS);
+        if self.idle_ticks < IDLE_TICKS {
+            return Next::After(IDLE_PERIOD_NS);
+        }
+        self.idle_ticks = 0;
+        self.fall_asleep()
+    }
+
+    fn fall_asleep(&mut self) -> Next {
+        // Ordering: Relaxed; ordered by the fence.
+        self.core.watchdog_sleeps.store(true, Ordering::Relaxed);
+        // Ordering: SeqCst fence, partner of the one in `Core::wake_the_watchdog`.
+        fence(Ordering::SeqCst);
+        if self.is_idle() {
+            return Next::WhenWorkBegins;
+        }
+        self.core.watchdog_sleeps.store(false, Ordering::Relaxed);
+        Next::After(PERIOD_NS)
+    }
+
+    /// Nothing runs, nothing waits in a policy's hands, and nobody is owed a thread.
+    fn is_idle(&self) -> bool {
+        let core = self.core;
+        let taken = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
+        let mut taken = taken.filter(|seat| !core.is_vacant(*seat) && !core.is_convicted(*seat));
+        taken.all(|seat| core.sleepers.is_parked(seat.index()))
+            && self.stand_ins.is_quiet()
+            && core
+                .published
+                .load()
+                .is_none_or(|generation| generation.census.waiting() == 0)
+    }
+}
+
+impl<M: Machine> std::fmt::Debug for Watchdog<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watchdog").finish_non_exhaustive()
+    }
+}

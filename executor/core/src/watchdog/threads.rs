@@ -1,0 +1,257 @@
+//! What each thread is in, and since when.
+//!
+//! **Hogs.** A poll that goes on for longer than the threshold is named, once. It is nobody's fault but the task's.
+//!
+//! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
+//! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
+//! says that it *ran* for [`RAN_NS`] inside this one call, or when it is blocked in a system call for [`BLOCKED_NS`] and no
+//! other thread is inside the same policy and running, whom it might be waiting for. A machine that cannot tell counts
+//! as one where the thread ran.
+
+use std::sync::Arc;
+
+use polity_policy::{ExitInfo, ExitKind, WorkerId};
+
+use crate::callback::Callback;
+use crate::core::Core;
+use crate::hosting::Generation;
+use crate::machine::Machine;
+use crate::seat::{Place, SeatId};
+use crate::task::slab;
+use crate::watchdog::{Finding, Hog};
+
+/// Processor time in one call after which it is stuck.
+const RAN_NS: u64 = 10_000_000;
+/// Time blocked in one call after which it is stuck.
+const BLOCKED_NS: u64 = 20_000_000;
+/// A call that was seen at the tick before is looked at more closely after this.
+const SUSPICIOUS_NS: u64 = 4_000_000;
+
+/// What a thread was in at the last tick, and since when: in alive time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    polls: u64,
+    poll_since: u64,
+    /// The poll has been reported.
+    reported: bool,
+    /// The number of the call that it is in; 0 for none.
+    call: u64,
+    call_since: u64,
+    /// The thread's processor clock when the call was seen first.
+    processor: u64,
+    /// Since when it has been seen blocked in the call.
+    blocked_since: Option<u64>,
+    parked: bool,
+    parked_before: bool,
+    /// Something has changed since the last tick.
+    moved: bool,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Threads {
+    now: u64,
+    seen: Vec<Seen>,
+}
+
+impl Threads {
+    pub(super) fn new(seats: usize) -> Self {
+        Threads {
+            now: 0,
+            seen: vec![Seen::default(); seats],
+        }
+    }
+
+    /// Another thread is going to sit there.
+    pub(super) fn forget(&mut self, seat: SeatId) {
+        self.seen[seat.index()] = Seen {
+            moved: true,
+            ..Seen::default()
+        };
+    }
+
+    /// Notes what every thread is in at this tick.
+    pub(super) fn look<M: Machine>(&mut self, core: &Core<M>, now: u64) {
+        self.now = now;
+        for index in 0..core.seats_in_use() {
+            let activity = &core.seats[index].activity;
+            let seen = &mut self.seen[index];
+            let polls = activity.polls();
+            let call = activity.call.in_flight().unwrap_or(0);
+            seen.parked_before = seen.parked;
+            seen.parked = core.sleepers.is_parked(index);
+            seen.moved = polls != seen.polls || call != seen.call || seen.parked;
+            if polls != seen.polls {
+                seen.polls = polls;
+                seen.poll_since = now;
+                seen.reported = false;
+                activity.set_since(core.machine.now());
+            }
+            if call != seen.call {
+                seen.call = call;
+                seen.call_since = now;
+                seen.blocked_since = None;
+                if call != 0 {
+                    activity.set_since(core.machine.now());
+                    let seat = SeatId::new(index as u16);
+                    seen.processor = core.machine.processor_time(seat).unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    /// For how long this thread has been seen in one poll; 0 if it is in none.
+    pub(super) fn in_poll_for(&self, seat: SeatId) -> u64 {
+        let seen = &self.seen[seat.index()];
+        if seen.polls % 2 == 1 {
+            self.now - seen.poll_since
+        } else {
+            0
+        }
+    }
+
+    /// Whether the thread was parked at this tick and at the one before.
+    pub(super) fn sat_idle(&self, seat: SeatId) -> bool {
+        let seen = &self.seen[seat.index()];
+        seen.parked && seen.parked_before
+    }
+
+    pub(super) fn is_parked(&self, seat: SeatId) -> bool {
+        self.seen[seat.index()].parked
+    }
+
+    /// Whether the thread has done something since the last tick, or is free to.
+    pub(super) fn has_moved(&self, seat: SeatId) -> bool {
+        self.seen[seat.index()].moved
+    }
+
+    /// Whether the thread is in the same call as at the tick before.
+    pub(super) fn lingers_in_call(&self, seat: SeatId) -> bool {
+        let seen = &self.seen[seat.index()];
+        seen.call != 0 && seen.call_since < self.now
+    }
+
+    pub(super) fn find_hogs<M: Machine>(
+        &mut self,
+        core: &Core<M>,
+        after_ns: u64,
+        findings: &mut Vec<Finding>,
+    ) {
+        for index in 0..core.seats_in_use() {
+            let seat = SeatId::new(index as u16);
+            let for_ns = self.in_poll_for(seat);
+            if for_ns < after_ns || self.seen[index].reported {
+                continue;
+            }
+            let activity = &core.seats[index].activity;
+            let Some(task) = activity.task() else {
+                continue;
+            };
+            let Some(header) = slab::get(task.slot()) else {
+                continue;
+            };
+            let name = header.attributes().get_name().map(str::to_owned);
+            let spawned_at = slab::spawn_site(task.slot()).and_then(|site| site.get());
+            // Read before: had the poll ended meanwhile, this might be said of the slot's next tenant.
+            if activity.polls() != self.seen[index].polls {
+                continue;
+            }
+            self.seen[index].reported = true;
+            findings.push(Finding::Hog(Hog {
+                worker: core.seats[index].home(),
+                task,
+                name,
+                spawned_at,
+                for_ns,
+            }));
+        }
+    }
+
+    /// Ejects policies whose callbacks do not return, and convicts the threads inside. Returns whose.
+    pub(super) fn convict_stuck<M: Machine>(
+        &mut self,
+        core: &'static Core<M>,
+    ) -> Vec<(SeatId, WorkerId)> {
+        let mut convicted = Vec::new();
+        for index in 0..core.seats_in_use() {
+            let seat = SeatId::new(index as u16);
+            let call = self.seen[index].call;
+            if call == 0 || self.now - self.seen[index].call_since < SUSPICIOUS_NS {
+                continue;
+            }
+            let activity = &core.seats[index].activity;
+            let Some(generation) = core.generation(activity.follows()) else {
+                continue;
+            };
+            if activity.call.is_revoked(call) || !self.is_stuck(core, seat) {
+                continue;
+            }
+            let worker = core.seats[index].home();
+            core.end_policy(&generation, self.indictment(core, seat, &generation));
+            if core.convict(seat, call, &generation) {
+                convicted.push((seat, worker));
+            }
+        }
+        convicted
+    }
+
+    fn is_stuck<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
+        let seen = self.seen[seat.index()];
+        let in_call_for = self.now - seen.call_since;
+        let ran = match core.machine.processor_time(seat) {
+            Some(clock) => clock.saturating_sub(seen.processor),
+            None => in_call_for,
+        };
+        if ran >= RAN_NS {
+            return true;
+        }
+        if core.machine.is_blocked(seat) != Some(true) || self.somebody_runs_beside(core, seat) {
+            self.seen[seat.index()].blocked_since = None;
+            return false;
+        }
+        let since = *self.seen[seat.index()]
+            .blocked_since
+            .get_or_insert(self.now);
+        self.now - since >= BLOCKED_NS
+    }
+
+    /// Whether another thread is inside the same policy and not blocked: its lock may be what this one waits for.
+    fn somebody_runs_beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
+        let follows = core.seat(seat).activity.follows();
+        (0..core.seats_in_use()).any(|index| {
+            let other = SeatId::new(index as u16);
+            let activity = &core.seats[index].activity;
+            let call = activity.call.in_flight();
+            other != seat
+                && activity.follows() == follows
+                && call.is_some_and(|call| !activity.call.is_revoked(call))
+                && core.machine.is_blocked(other) == Some(false)
+        })
+    }
+
+    fn indictment<M: Machine>(
+        &self,
+        core: &Core<M>,
+        seat: SeatId,
+        generation: &Arc<Generation>,
+    ) -> ExitInfo {
+        let activity = &core.seat(seat).activity;
+        let callback = match activity.place() {
+            Place::Callback(callback) => callback,
+            _ => Callback::Dispatch,
+        };
+        let worker = core.seat(seat).home();
+        let for_ms = (self.now - self.seen[seat.index()].call_since) / 1_000_000;
+        let how = match core.machine.is_blocked(seat) {
+            Some(true) => "blocked in a system call",
+            _ => "running",
+        };
+        let message =
+            format!("{callback} on worker {worker} has not returned for {for_ms} ms, {how}");
+        let mut info = ExitInfo::new(ExitKind::StuckCallback, &generation.name, generation.number)
+            .with_message(message);
+        info.worker = Some(worker);
+        info.task = activity.task();
+        info
+    }
+}

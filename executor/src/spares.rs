@@ -1,0 +1,96 @@
+//! Threads that wait to take over from workers that are stuck.
+//!
+//! They are created with the runtime: when one is needed, the system may have none to give. Each is bound to a seat and
+//! sleeps until the watchdog assigns it. Not a pool for blocking work: that is the driver's.
+//!
+//! Called by the watchdog (`take`, `start`, `convicted`) and by the threads themselves (`wait`, `came_back`). One short lock,
+//! never held over foreign code.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use polity_core::SeatId;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Their threads wait.
+    free: Vec<SeatId>,
+    /// Their threads have been told to sit down, and have not noticed yet.
+    assigned: Vec<SeatId>,
+    /// Their threads are inside a callback that does not return.
+    convicted: Vec<SeatId>,
+    closed: bool,
+}
+
+impl Spares {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the seat is assigned. `false`: the runtime has ended.
+    pub(crate) fn wait(&self, seat: SeatId) -> bool {
+        let mut state = self.lock();
+        state.free.push(seat);
+        loop {
+            if let Some(index) = state.assigned.iter().position(|other| *other == seat) {
+                state.assigned.swap_remove(index);
+                return true;
+            }
+            if state.closed {
+                return false;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A seat whose thread waits: the lowest, so that thieves look into few.
+    pub(crate) fn take(&self) -> Option<SeatId> {
+        let mut state = self.lock();
+        let (index, _) = state
+            .free
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, seat)| seat.index())?;
+        Some(state.free.swap_remove(index))
+    }
+
+    /// Lets the thread of a seat that was taken sit down.
+    pub(crate) fn start(&self, seat: SeatId) {
+        self.lock().assigned.push(seat);
+        self.changed.notify_all();
+    }
+
+    /// The thread in this seat is stuck in a callback: nobody waits for it at the end.
+    pub(crate) fn convicted(&self, seat: SeatId) {
+        self.lock().convicted.push(seat);
+    }
+
+    /// The callback has returned after all.
+    pub(crate) fn came_back(&self, seat: SeatId) {
+        self.lock().convicted.retain(|other| *other != seat);
+    }
+
+    /// Threads inside callbacks that have not returned.
+    pub(crate) fn stuck(&self) -> usize {
+        self.lock().convicted.len()
+    }
+
+    pub(crate) fn is_stuck(&self, seat: SeatId) -> bool {
+        self.lock().convicted.contains(&seat)
+    }
+
+    /// Ends the threads that wait.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,197 @@
+//! The thread "polity-watchdog", and who does its work when it cannot.
+//!
+//! What it finds out is decided in core (`polity_core::Watchdog`); here are the clock, the threads, and the reports. It
+//! runs no policy code, no user hooks, no `tracing`, and takes no lock that those may hold.
+//!
+//! **Two more threads stand behind it.** When every thread of the runtime is stuck and no spare is left, the watchdog becomes a
+//! worker itself, in a seat that is kept for that, and control does its duty meanwhile. And control looks once a second
+//! whether the watchdog has ticked while there was something to watch; if not, it takes the duty over and says so. While nothing
+//! runs, both sleep.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use polity_core::{Core, Finding, Next, Others, SeatId, Watchdog};
+use polity_policy::WorkerId;
+
+use crate::control::Request;
+use crate::handle::Handle;
+use crate::machine::RealMachine;
+use crate::report::{self, Report};
+use crate::spares::Spares;
+use crate::sys::thread as sys_thread;
+use crate::threads;
+
+const BY_WATCHDOG: u8 = 0;
+const BY_CONTROL: u8 = 1;
+
+/// The duty, which one thread at a time does.
+pub(crate) struct Watch {
+    core: &'static Core<RealMachine>,
+    dog: Mutex<Watchdog<RealMachine>>,
+    spares: Arc<Spares>,
+    /// The seat that no spare has.
+    last_seat: SeatId,
+    duty: AtomicU8,
+    /// Counts ticks.
+    beat: AtomicU64,
+    /// Nothing runs, so nobody ticks.
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// What the thread on duty does after a round.
+pub(crate) enum AfterRound {
+    Wait(Duration),
+    /// Until something runs again.
+    Sleep,
+    /// Nobody else is left to do this worker's work.
+    WorkFor(WorkerId, polity_core::Cause),
+}
+
+impl Watch {
+    pub(crate) fn new(
+        core: &'static Core<RealMachine>,
+        spares: Arc<Spares>,
+        last_seat: SeatId,
+        hog_after: Duration,
+    ) -> Self {
+        Watch {
+            core,
+            dog: Mutex::new(Watchdog::new(core, hog_after.as_nanos() as u64)),
+            spares,
+            last_seat,
+            duty: AtomicU8::new(BY_WATCHDOG),
+            beat: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks once, and sees to what it finds.
+    pub(crate) fn round(&self) -> AfterRound {
+        let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ordering, for `beat`, `asleep`, `duty` and `stopped`: Relaxed; hints between two threads that look again soon.
+        self.beat.fetch_add(1, Ordering::Relaxed);
+        self.asleep.store(false, Ordering::Relaxed);
+        let (findings, next) = dog.tick();
+        let mut last_resort = None;
+        for finding in findings {
+            match finding {
+                Finding::Hog(hog) => report::send(Report::Hog(hog)),
+                Finding::Stuck { seat, .. } => {
+                    self.spares.convicted(seat);
+                    if let Some(thread) = self.core.machine().thread_in(seat) {
+                        // Not the idle class: it may hold a lock of the allocator.
+                        sys_thread::set_nice(thread, 19);
+                    }
+                }
+                Finding::NeedsStandIn {
+                    worker,
+                    cause,
+                    others,
+                } => {
+                    if let Some(seat) = self.spares.take() {
+                        dog.seat(seat, worker, cause);
+                        self.spares.start(seat);
+                        continue;
+                    }
+                    dog.note_exhausted();
+                    if others == Others::AreStuckToo {
+                        last_resort = Some((worker, cause));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if let Some((worker, cause)) = last_resort
+            && self.core.is_vacant(self.last_seat)
+            && self.duty.load(Ordering::Relaxed) == BY_WATCHDOG
+        {
+            return AfterRound::WorkFor(worker, cause);
+        }
+        match next {
+            Next::After(ns) => AfterRound::Wait(Duration::from_nanos(ns)),
+            Next::WhenWorkBegins => {
+                self.asleep.store(true, Ordering::Relaxed);
+                AfterRound::Sleep
+            }
+        }
+    }
+
+    /// The watchdog's thread sits down itself, until a thread that was stuck is back.
+    fn work_for(
+        &self,
+        worker: WorkerId,
+        cause: polity_core::Cause,
+        handle: &Handle,
+        control: &Sender<Request>,
+    ) {
+        report::send(Report::Warn(format!(
+            "every thread is stuck and no spare is left: the watchdog does the work of worker {worker}"
+        )));
+        let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
+        dog.seat(self.last_seat, worker, cause);
+        drop(dog);
+        self.duty.store(BY_CONTROL, Ordering::Relaxed);
+        let _ = control.send(Request::WorkBegan);
+        threads::sit(handle, self.last_seat);
+        self.duty.store(BY_WATCHDOG, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_controls(&self) -> bool {
+        self.duty.load(Ordering::Relaxed) == BY_CONTROL
+    }
+
+    /// Control takes the duty: the watchdog does not tick.
+    pub(crate) fn take_over(&self) {
+        self.duty.store(BY_CONTROL, Ordering::Relaxed);
+    }
+
+    pub(crate) fn beat(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        if let Some(watchdog) = self.core.machine().watchdog.get() {
+            watchdog.unpark();
+        }
+    }
+
+    fn run(&self, handle: &Handle, control: &Sender<Request>) {
+        while !self.stopped.load(Ordering::Relaxed) {
+            // It may have been late, and control may have taken over: now it is here.
+            self.duty.store(BY_WATCHDOG, Ordering::Relaxed);
+            match self.round() {
+                AfterRound::Wait(time) => thread::park_timeout(time),
+                // A token of somebody else's costs one round.
+                AfterRound::Sleep => thread::park(),
+                AfterRound::WorkFor(worker, cause) => self.work_for(worker, cause, handle, control),
+            }
+        }
+    }
+}
+
+/// Starts the thread.
+pub(crate) fn start(
+    watch: Arc<Watch>,
+    handle: Handle,
+    control: Sender<Request>,
+) -> io::Result<JoinHandle<()>> {
+    let machine = handle.core().machine();
+    let thread = thread::Builder::new()
+        .name("polity-watchdog".to_owned())
+        .spawn(move || watch.run(&handle, &control))?;
+    let _ = machine.watchdog.set(thread.thread().clone());
+    Ok(thread)
+}
