@@ -17,7 +17,10 @@
 //! The switches `-e`, `-l` and `-t` of `scx_qmap`, and the failing selftests of sched_ext
 //! (`select_cpu_dispatch_bad_dsq`, `select_cpu_dispatch_dbl_dsp`, `ddsp_bogus_dsq_fail`).
 
-use std::fmt;
+mod fault;
+
+pub use fault::{Callback, Fault};
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use polity_policy::{
@@ -32,112 +35,6 @@ const UNKNOWN_DSQ: DsqId = DsqId::Custom(0xcafe_f00d);
 const DESTROYED_DSQ: u32 = DsqId::MAX_CUSTOM;
 const NO_WORKER: WorkerId = WorkerId::new(u16::MAX);
 const NO_TASK: TaskId = TaskId::from_parts(u32::MAX, 1);
-
-/// What goes wrong, and when. Calls are counted from 1; a number of 0 never comes.
-///
-/// ```
-/// use polity_policies::{Callback, Fault};
-/// let fault = Fault::Panic { callback: Callback::Enqueue, call: 100 };
-/// assert_ne!(fault, Fault::ErrorAfterEnqueues(100));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The n-th `enqueue` reports an error and leaves its task lying.
-    ErrorAfterEnqueues(u64),
-    /// After n calls, every `dispatch` inserts a task that does not exist: progress, and nothing to run.
-    DispatchEndlesslyAfter(u64),
-    /// This call of this callback panics.
-    Panic {
-        /// In which callback.
-        callback: Callback,
-        /// At which call of it.
-        call: u64,
-    },
-    /// Every n-th `enqueue` neither inserts the task nor remembers it.
-    ForgetEveryNth(u64),
-    /// `init` returns an error: the load fails, and what ran before runs on.
-    RefuseInit,
-    /// The n-th `enqueue` inserts into a DSQ that never existed.
-    InsertUnknownDsq(u64),
-    /// The n-th `enqueue` inserts into a DSQ that `init` created and destroyed.
-    InsertDestroyedDsq(u64),
-    /// The n-th `enqueue` inserts its task twice.
-    InsertTwice(u64),
-    /// The n-th `enqueue` inserts another task than the one at hand.
-    InsertOtherTask(u64),
-    /// The n-th `enqueue` inserts into the local DSQ of a worker that does not exist.
-    InsertWorkerOutOfRange(u64),
-    /// The n-th `select_worker` returns a worker that does not exist.
-    SelectWorkerOutOfRange(u64),
-}
-
-/// A callback of a policy, for [`Fault::Panic`].
-///
-/// ```
-/// assert_eq!(polity_policies::Callback::SelectWorker.to_string(), "select_worker");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Callback {
-    /// [`Policy::init`].
-    Init,
-    /// [`Policy::exit`].
-    Exit,
-    /// [`Policy::select_worker`].
-    SelectWorker,
-    /// [`Policy::enqueue`].
-    Enqueue,
-    /// [`Policy::dequeue`].
-    Dequeue,
-    /// [`Policy::dispatch`].
-    Dispatch,
-    /// [`Policy::runnable`].
-    Runnable,
-    /// [`Policy::running`].
-    Running,
-    /// [`Policy::stopping`].
-    Stopping,
-    /// [`Policy::quiescent`].
-    Quiescent,
-}
-
-impl Callback {
-    /// All of them, for a test that tries each.
-    ///
-    /// ```
-    /// assert!(polity_policies::Callback::ALL.contains(&polity_policies::Callback::Exit));
-    /// ```
-    pub const ALL: [Callback; 10] = [
-        Callback::Init,
-        Callback::Exit,
-        Callback::SelectWorker,
-        Callback::Enqueue,
-        Callback::Dequeue,
-        Callback::Dispatch,
-        Callback::Runnable,
-        Callback::Running,
-        Callback::Stopping,
-        Callback::Quiescent,
-    ];
-}
-
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Callback::Init => "init",
-            Callback::Exit => "exit",
-            Callback::SelectWorker => "select_worker",
-            Callback::Enqueue => "enqueue",
-            Callback::Dequeue => "dequeue",
-            Callback::Dispatch => "dispatch",
-            Callback::Runnable => "runnable",
-            Callback::Running => "running",
-            Callback::Stopping => "stopping",
-            Callback::Quiescent => "quiescent",
-        })
-    }
-}
 
 /// Never load this in production: a [`Priority`] that goes wrong on purpose, so that you can see the ejection work.
 ///
