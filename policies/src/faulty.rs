@@ -6,11 +6,13 @@
 //!
 //! # Promised order
 //!
-//! That of [`Priority`] up to the fault. After it, only what core promises whatever a policy does: every task runs.
+//! That of [`Priority`] up to the fault, and again once it is released ([`Release`]). In between only what core promises
+//! whatever a policy does: every task runs.
 //!
 //! # State and cost
 //!
-//! One shared counter per callback and one read-modify-write per call, which is far too much for a real policy.
+//! One shared counter per callback and one read-modify-write per call, which is far too much for a real policy. The ids
+//! of starved tasks, in a list under a lock.
 //!
 //! # Source
 //!
@@ -18,10 +20,14 @@
 //! (`select_cpu_dispatch_bad_dsq`, `select_cpu_dispatch_dbl_dsp`, `ddsp_bogus_dsq_fail`).
 
 mod fault;
+mod release;
 
 pub use fault::{Callback, Fault};
+pub use release::Release;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use polity_policy::{
     DequeueReason, DsqId, ExitInfo, Host, InitError, Policy, Position, Stopped, TaskId, TaskView,
@@ -29,6 +35,7 @@ use polity_policy::{
 };
 
 use crate::Priority;
+use release::{Gate, Waiting};
 
 /// Of sched_ext's selftests: no DSQ has it, and none may.
 const UNKNOWN_DSQ: DsqId = DsqId::Custom(0xcafe_f00d);
@@ -53,6 +60,10 @@ const NO_TASK: TaskId = TaskId::from_parts(u32::MAX, 1);
 pub struct Faulty {
     fault: Fault,
     calls: [AtomicU64; Callback::ALL.len()],
+    gate: Arc<Gate>,
+    /// The tasks that [`Fault::Starve`] keeps from running, in order of arrival.
+    starved: Mutex<Vec<TaskId>>,
+    stall_timeout: Option<Duration>,
     inner: Priority,
 }
 
@@ -68,29 +79,89 @@ impl Faulty {
         Faulty {
             fault,
             calls: Default::default(),
+            gate: Arc::default(),
+            starved: Mutex::default(),
+            stall_timeout: None,
             inner: Priority::new(),
         }
     }
 
-    /// Counts a call, panics if its time has come, and returns which call it is.
+    /// The same with a stall timeout of its own, for [`Policy::stall_timeout`].
+    ///
+    /// ```
+    /// use polity_policies::{Fault, Faulty};
+    /// use polity_policy::Policy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = Faulty::new(Fault::Starve { weight: 1_000 }).with_stall_timeout(Duration::from_millis(50));
+    /// assert_eq!(policy.stall_timeout(), Some(Duration::from_millis(50)));
+    /// ```
+    #[must_use]
+    pub fn with_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = Some(timeout);
+        self
+    }
+
+    /// What ends [`Fault::NeverReturn`], [`Fault::Block`] and [`Fault::Starve`]. The others pass by themselves.
+    ///
+    /// ```
+    /// use polity_policies::{Fault, Faulty};
+    /// use polity_policy::{Policy, WorkerId, fake::FakeHost};
+    ///
+    /// let (fake, policy) = (FakeHost::new(1), Faulty::new(Fault::Starve { weight: 1_000 }));
+    /// let release = policy.release_handle();
+    /// policy.init(&fake.host()).unwrap();
+    /// policy.enqueue(&fake.host(), &fake.task(1).weight(1_000).view());
+    /// policy.dispatch(&fake.host(), WorkerId::new(0), None);
+    /// assert!(fake.inserts().is_empty());
+    ///
+    /// release.release();
+    /// policy.dispatch(&fake.host(), WorkerId::new(0), None);
+    /// assert_eq!(fake.inserts()[0].task.slot(), 1);
+    /// ```
+    pub fn release_handle(&self) -> Release {
+        Release::of(&self.gate)
+    }
+
+    /// Counts a call; panics, or stays, if its time has come; else returns which call it is.
     fn count(&self, callback: Callback) -> u64 {
         // Ordering: Relaxed. The number of the call is all that is wanted, and a read-modify-write gives each once.
         let nth = self.calls[callback as usize].fetch_add(1, Relaxed) + 1;
-        let now = Fault::Panic {
-            callback,
-            call: nth,
-        };
-        assert!(
-            self.fault != now,
-            "faulty: panic in {callback}, call {nth}, as ordered"
-        );
+        let has_come = |ordered, first| ordered == callback && (1..=nth).contains(&first);
+        match self.fault {
+            Fault::Panic { callback: c, call } if c == callback && call == nth => {
+                panic!("faulty: panic in {callback}, call {nth}, as ordered");
+            }
+            Fault::NeverReturn { callback: c, call } if has_come(c, call) => {
+                self.gate.pass(Waiting::Spinning);
+            }
+            Fault::Block { callback: c, call } if has_come(c, call) => {
+                self.gate.pass(Waiting::Blocked)
+            }
+            _ => {}
+        }
         nth
+    }
+
+    fn starves(&self, task: &TaskView<'_>) -> bool {
+        match self.fault {
+            Fault::Starve { weight } => task.weight() >= weight && !self.gate.is_open(),
+            _ => false,
+        }
+    }
+
+    fn starved(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        self.starved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Policy for Faulty {
     fn name(&self) -> &str {
         "faulty"
+    }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        self.stall_timeout
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
@@ -122,6 +193,7 @@ impl Policy for Faulty {
             host.insert(task, dsq, Position::Tail);
         };
         match self.fault {
+            _ if self.starves(task) => self.starved().push(task.id()),
             Fault::ErrorAfterEnqueues(n) if n == nth => {
                 host.error(&format!("faulty: error in enqueue, call {nth}, as ordered"));
             }
@@ -144,12 +216,20 @@ impl Policy for Faulty {
 
     fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
         self.count(Callback::Dequeue);
+        self.starved().retain(|starved| *starved != task.id());
         self.inner.dequeue(host, task, reason);
     }
 
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
         let nth = self.count(Callback::Dispatch);
         match self.fault {
+            Fault::Starve { .. } if self.gate.is_open() => {
+                // Taken out first: the lock is not held while core is called.
+                for task in std::mem::take(&mut *self.starved()) {
+                    host.insert(task, DsqId::Global, Position::Tail);
+                }
+                self.inner.dispatch(host, worker, prev);
+            }
             Fault::DispatchEndlesslyAfter(n) if nth > n => {
                 host.insert(NO_TASK, DsqId::Local, Position::Tail);
             }

@@ -12,6 +12,17 @@ use polity_policy::Policy;
 /// let fault = Fault::Panic { callback: Callback::Enqueue, call: 100 };
 /// assert_ne!(fault, Fault::ErrorAfterEnqueues(100));
 /// ```
+///
+/// The last three do not pass by themselves. Take a [`Faulty::release_handle`](crate::Faulty::release_handle) before
+/// you load one:
+///
+/// ```
+/// use polity_policies::{Callback, Fault, Faulty};
+/// let policy = Faulty::new(Fault::NeverReturn { callback: Callback::Dispatch, call: 100 });
+/// let release = policy.release_handle();
+/// // ... load it, see it ejected, and let its threads go:
+/// release.release();
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -42,9 +53,30 @@ pub enum Fault {
     InsertWorkerOutOfRange(u64),
     /// The n-th `select_worker` returns a worker that does not exist.
     SelectWorkerOutOfRange(u64),
+    /// From this call of this callback on, every call of it burns its thread's core until it is
+    /// [released](crate::Release): with as many callers as workers, no worker is left.
+    NeverReturn {
+        /// In which callback.
+        callback: Callback,
+        /// From which call of it on.
+        call: u64,
+    },
+    /// As [`Fault::NeverReturn`], but asleep in the kernel, as in a lock that nobody will unlock.
+    Block {
+        /// In which callback.
+        callback: Callback,
+        /// From which call of it on.
+        call: u64,
+    },
+    /// Tasks of this weight and above stay in the policy's custody: `enqueue` keeps their ids, and `dispatch` never
+    /// inserts them until [released](crate::Release). All others are served as by [`Priority`](crate::Priority).
+    Starve {
+        /// The least weight that starves.
+        weight: u32,
+    },
 }
 
-/// A callback of a policy, for [`Fault::Panic`].
+/// A callback of a policy, for [`Fault::Panic`] and the faults that do not return.
 ///
 /// ```
 /// assert_eq!(polity_policies::Callback::SelectWorker.to_string(), "select_worker");
