@@ -7,7 +7,7 @@
 //! in pieces of about 200 µs. The clients (`client.rs`) are plain threads with real TCP connections, outside the
 //! runtime: 64 of them ask for `/work` without a pause, so the workers never have an idle moment, and 200 times a
 //! second somebody asks for `/ping`. The phases (`phases.rs`, played by `play.rs`) differ in nothing but the policy. What
-//! to look at (`table.rs`): how long the slowest percent of the `/ping`s took, how soon the runtime was rid of
+//! to look at (`table.rs`, `plot.rs`): how long the slowest percent of the `/ping`s took, how soon the runtime was rid of
 //! a policy that does harm, and that no phase has an error. Slow is allowed, lost is not: the program fails if a request
 //! did, or if a policy did not end by what the phase was made to show.
 //!
@@ -20,12 +20,15 @@
 mod client;
 mod phases;
 mod play;
+mod plot;
 mod record;
 mod server;
 mod table;
+mod timeline;
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +66,10 @@ struct Args {
     /// Print the figures once more as one line of JSON, the last line on stdout.
     #[arg(long)]
     json: bool,
+
+    /// Where to draw the latency of `/ping` over time, as SVG.
+    #[arg(long, value_name = "PATH", default_value = "target/showcase.svg")]
+    plot: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -103,7 +110,7 @@ fn run(args: &Args) -> Result<Failures, Box<dyn Error>> {
         .build()?;
     let server = Server::start(&runtime)?;
     let whole = Duration::from_secs(args.seconds);
-    let record = Arc::new(Record::new());
+    let record = Arc::new(Record::new(whole));
     let load = client::Load {
         ping_rate: args.ping_rate,
         work_connections: args.work_connections,
@@ -129,15 +136,20 @@ fn run(args: &Args) -> Result<Failures, Box<dyn Error>> {
     clients.stop();
     server.stop();
 
-    let tallies = record.tallies();
-    let rows = table::rows(&outcomes, &tallies);
+    let seen = record.seen();
+    let rows = table::rows(&outcomes, &seen.tallies);
     table::print(&rows);
+    let plot = args.plot.display();
+    match plot::draw(&args.plot, &outcomes, &seen) {
+        Ok(()) => println!("plot: {plot}"),
+        Err(error) => eprintln!("no plot: {plot}: {error}"), // the figures are worth more
+    }
     runtime.shutdown_timeout(Duration::from_secs(5));
     if args.json {
         println!("{}", table::json(&rows)?);
     }
     Ok(Failures {
-        requests: tallies.iter().map(|tally| tally.errors).sum(),
+        requests: seen.tallies.iter().map(|tally| tally.errors).sum(),
         policies: outcomes.iter().filter(|it| !it.is_as_expected()).count(),
     })
 }
