@@ -76,10 +76,10 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(Failures {
             requests: 0,
-            policies: 0,
+            phases: 0,
         }) => ExitCode::SUCCESS,
-        Ok(Failures { requests, policies }) => {
-            eprintln!("{requests} requests failed, {policies} policies did not end as expected");
+        Ok(Failures { requests, phases }) => {
+            eprintln!("{requests} requests failed, {phases} phases did not go as expected");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -89,10 +89,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many requests failed, and how many policies ended in another way than the phase was made to show.
+/// How many requests failed, and in how many phases the policy ended in another way than the phase was made to show, or
+/// nobody was served.
 struct Failures {
     requests: u64,
-    policies: usize,
+    phases: usize,
 }
 
 fn run(args: &Args) -> Result<Failures, Box<dyn Error>> {
@@ -150,6 +151,6 @@ fn run(args: &Args) -> Result<Failures, Box<dyn Error>> {
     }
     Ok(Failures {
         requests: seen.tallies.iter().map(|tally| tally.errors).sum(),
-        policies: outcomes.iter().filter(|it| !it.is_as_expected()).count(),
+        phases: outcomes.iter().filter(|it| !it.is_as_expected()).count(),
     })
 }

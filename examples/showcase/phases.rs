@@ -115,16 +115,21 @@ pub(crate) struct Outcome {
     /// panic is.
     pub(crate) fault: Option<Instant>,
     pub(crate) ended: Option<(ExitKind, Instant)>,
+    /// How many requests of the phase were answered before it was over: none at all would mean that the runtime got rid
+    /// of the policy, and nobody took over.
+    pub(crate) answered: u64,
 }
 
 impl Outcome {
-    /// Whether the policy ended as it should have. A person who was faster with SIGQUIT is always right.
+    /// Whether the policy ended as it should have, and requests were served. A person who was faster with SIGQUIT is always
+    /// right.
     pub(crate) fn is_as_expected(&self) -> bool {
-        match (self.phase.expected(), self.ended) {
+        let ended = match (self.phase.expected(), self.ended) {
             (None, None) => true,
             (Some(expected), Some((kind, _))) => kind == expected || kind == ExitKind::Sysrq,
             _ => false,
-        }
+        };
+        ended && self.answered > 0
     }
 
     /// From the load to the end.

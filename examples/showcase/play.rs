@@ -80,6 +80,10 @@ impl Play<'_> {
         let ended = self.last().ended.map(|(_, at)| at + self.length / 3);
         let end = ended.map_or(end, |ended| ended.max(end));
         thread::sleep(end.saturating_duration_since(Instant::now()));
+        let answered = self.record.answered();
+        if let Some(outcome) = self.outcomes.last_mut() {
+            outcome.answered = answered;
+        }
 
         if phase == Phase::Priority {
             let offered = self.runtime.metrics().offered - offered;
@@ -128,6 +132,7 @@ impl Play<'_> {
             begun,
             fault: None,
             ended: None,
+            answered: 0,
         });
         Ok(begun)
     }

@@ -83,6 +83,13 @@ impl Record {
         }
     }
 
+    /// How many requests have been answered so far of those that were due in the present phase.
+    pub(crate) fn answered(&self) -> u64 {
+        let seen = self.lock();
+        let present = seen.tallies.last();
+        present.map_or(0, |tally| tally.ping_us.len() + tally.works)
+    }
+
     /// Closes the last phase.
     pub(crate) fn end_phases(&self) {
         close_last(&mut self.lock().tallies, Instant::now());

@@ -16,6 +16,8 @@ pub(crate) struct Row {
     /// `/ping` and `/work` together.
     requests: u64,
     errors: u64,
+    /// Before the phase was over.
+    answered: u64,
     /// Of `/ping`, counted from when it was due.
     p50_us: u64,
     p99_us: u64,
@@ -48,6 +50,7 @@ impl Row {
             policy: outcome.policy.clone(),
             requests: tally.requests(),
             errors: tally.errors,
+            answered: outcome.answered,
             p50_us: tally.ping_us.value_at_quantile(0.5),
             p99_us: tally.ping_us.value_at_quantile(0.99),
             max_us: tally.ping_us.max(),
@@ -65,7 +68,9 @@ impl Row {
             (Some(kind), Some(after_ms)) => format!("{kind} after {:.2} s", after_ms as f64 / 1e3),
             _ => "-".into(),
         };
-        if !self.as_expected {
+        if self.answered == 0 {
+            end += ", NOBODY WAS SERVED";
+        } else if !self.as_expected {
             end += &format!(", NOT {}", self.expected.unwrap_or("at all"));
         }
         end
