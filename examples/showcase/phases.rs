@@ -1,180 +1,145 @@
-//! The phases: the same load, five answers to the question who runs first. Everything here happens on the main thread,
-//! while the workers go on serving: nothing in the server knows that there are policies.
+//! The phases: the same load, eight answers to the question who runs first.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use polity::{BoxPolicy, ExitKind, Generation, LoadError, Policy, Runtime};
-use polity_policies::{Callback, Fault, Faulty, Priority};
+use polity::{BoxPolicy, ExitKind};
+use polity_policies::{Callback, Fault, Faulty, Priority, Release};
 
-use crate::record::Record;
+use crate::server::PING_WEIGHT;
 
-/// How many phases there are.
-pub(crate) const COUNT: u32 = Phase::ALL.len() as u32;
-
-/// | phase      | what is loaded at its start              | what ends it                       |
-/// |------------|------------------------------------------|------------------------------------|
-/// | `fifo`     | nothing                                  |                                    |
-/// | `priority` | `Priority`                               | the next phase's policy: a swap    |
-/// | `panic`    | a policy that panics after a third of it | ejection; FIFO for the rest of it  |
-/// | `error`    | a policy that gives up after a third     | ejection; FIFO for the rest of it  |
-/// | `sysrq`    | `Priority`                               | SIGQUIT in the middle, then FIFO   |
+/// | phase         | what is loaded at its start                           | what ends it                       |
+/// |---------------|-------------------------------------------------------|------------------------------------|
+/// | `fifo`        | nothing                                               |                                    |
+/// | `priority`    | `Priority`                                            | the next phase's policy: a swap    |
+/// | `panic`       | a policy that panics after a third of it              | ejection; FIFO for the rest of it  |
+/// | `error`       | a policy that gives up after a third                  | ejection; FIFO for the rest of it  |
+/// | `sysrq`       | `Priority`                                            | SIGQUIT in the middle, then FIFO   |
+/// | `starve`      | a policy that never dispatches `/ping`                | the watchdog, then FIFO            |
+/// | `stuck`       | a policy whose `enqueue` returns no more after a third, on any worker | the watchdog, then FIFO on spares |
+/// | `sysrq_stuck` | `Priority`, while those calls still burn their cores  | SIGQUIT in the middle, then FIFO   |
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Fifo,
     Priority,
     Panic,
     Error,
     Sysrq,
+    Starve,
+    Stuck,
+    SysrqStuck,
 }
 
 impl Phase {
-    const ALL: [Phase; 5] = [
+    pub(crate) const ALL: [Phase; 8] = [
         Phase::Fifo,
         Phase::Priority,
         Phase::Panic,
         Phase::Error,
         Phase::Sysrq,
+        Phase::Starve,
+        Phase::Stuck,
+        Phase::SysrqStuck,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Phase::Fifo => "fifo",
             Phase::Priority => "priority",
             Phase::Panic => "panic",
             Phase::Error => "error",
             Phase::Sysrq => "sysrq",
+            Phase::Starve => "starve",
+            Phase::Stuck => "stuck",
+            Phase::SysrqStuck => "sysrq_stuck",
+        }
+    }
+
+    /// What has to end the phase's policy.
+    pub(crate) const fn expected(self) -> Option<ExitKind> {
+        match self {
+            Phase::Fifo => None,
+            Phase::Priority => Some(ExitKind::Swap),
+            Phase::Panic => Some(ExitKind::Panic),
+            Phase::Error => Some(ExitKind::PolicyError),
+            Phase::Sysrq | Phase::SysrqStuck => Some(ExitKind::Sysrq),
+            Phase::Starve => Some(ExitKind::Stall),
+            Phase::Stuck => Some(ExitKind::StuckCallback),
+        }
+    }
+
+    /// The policy that is loaded. Faults that are to come after a third of the phase come at call number `a_third` of
+    /// `enqueue`.
+    pub(crate) fn policy(self, a_third: u64) -> Option<Loadable> {
+        let callback = Callback::Enqueue;
+        let call = a_third.max(1); // a call of 0 would never come
+        match self {
+            Phase::Fifo => None,
+            Phase::Priority | Phase::Sysrq | Phase::SysrqStuck => Some(Loadable {
+                policy: BoxPolicy::new(Priority::new()),
+                release: None,
+            }),
+            Phase::Panic => Some(Loadable::faulty(Fault::Panic { callback, call })),
+            Phase::Error => Some(Loadable::faulty(Fault::ErrorAfterEnqueues(call))),
+            Phase::Starve => Some(Loadable::faulty(Fault::Starve {
+                weight: PING_WEIGHT,
+            })),
+            Phase::Stuck => Some(Loadable::faulty(Fault::NeverReturn { callback, call })),
+        }
+    }
+}
+
+/// A policy, and what undoes its fault.
+pub(crate) struct Loadable {
+    pub(crate) policy: BoxPolicy,
+    pub(crate) release: Option<Release>,
+}
+
+impl Loadable {
+    fn faulty(fault: Fault) -> Self {
+        let policy = Faulty::new(fault);
+        let release = Some(policy.release_handle());
+        Loadable {
+            policy: BoxPolicy::new(policy),
+            release,
         }
     }
 }
 
 /// How a phase's policy fared.
-pub(crate) struct Ending {
-    pub(crate) phase: &'static str,
+pub(crate) struct Outcome {
+    pub(crate) phase: Phase,
     pub(crate) policy: String,
-    /// What ended the policy, and how long after it was loaded. `None` where no policy was loaded.
-    pub(crate) ended: Option<(ExitKind, Duration)>,
+    /// When the policy was loaded; where there is none, when the phase began.
+    pub(crate) begun: Instant,
+    /// When it began to starve or to be stuck, or SIGQUIT was sent. `None` where the fault is its own report, as a
+    /// panic is.
+    pub(crate) fault: Option<Instant>,
+    pub(crate) ended: Option<(ExitKind, Instant)>,
+    /// How many requests of the phase were answered before it was over: none at all would mean that the runtime got rid
+    /// of the policy, and nobody took over.
+    pub(crate) answered: u64,
 }
 
-/// Plays all phases, each for `length`.
-pub(crate) fn play(
-    runtime: &Runtime,
-    record: &Record,
-    length: Duration,
-) -> Result<Vec<Ending>, LoadError> {
-    let mut play = Play {
-        runtime,
-        record,
-        endings: Vec::new(),
-        loaded: None,
-    };
-    let mut a_third = 0; // of the calls of `enqueue` that a phase brings
-    for phase in Phase::ALL {
-        let offered = runtime.metrics().offered;
-        let begun = play.begin(phase, policy_for(phase, a_third))?;
-        if phase == Phase::Sysrq {
-            play.watch(begun + length / 2);
-            play.quit();
-        }
-        play.watch(begun + length);
-        thread::sleep((begun + length).saturating_duration_since(Instant::now()));
-        if phase == Phase::Priority {
-            let offered = runtime.metrics().offered - offered;
-            // A person may have ended it early: then there were fewer calls, in less time.
-            let loaded_for = play.last_ended().map_or(length, |(_, after)| after);
-            let share = length.as_secs_f64() / loaded_for.as_secs_f64() / 3.0;
-            a_third = (offered as f64 * share) as u64;
-        }
-    }
-    record.end_phases();
-    runtime.unload();
-    play.settle();
-    Ok(play.endings)
-}
-
-fn policy_for(phase: Phase, calls: u64) -> Option<BoxPolicy> {
-    let faulty = |fault| BoxPolicy::new(Faulty::new(fault));
-    match phase {
-        Phase::Fifo => None,
-        Phase::Priority | Phase::Sysrq => Some(BoxPolicy::new(Priority::new())),
-        Phase::Panic => Some(faulty(Fault::Panic {
-            callback: Callback::Enqueue,
-            call: calls,
-        })),
-        Phase::Error => Some(faulty(Fault::ErrorAfterEnqueues(calls))),
-    }
-}
-
-struct Play<'a> {
-    runtime: &'a Runtime,
-    record: &'a Record,
-    endings: Vec<Ending>,
-    /// The policy of the last of `endings`, as long as we know of no end of it.
-    loaded: Option<(Generation, Instant)>,
-}
-
-impl Play<'_> {
-    fn begin(&mut self, phase: Phase, policy: Option<BoxPolicy>) -> Result<Instant, LoadError> {
-        let nth = self.endings.len() + 1;
-        let name = policy.as_ref().map_or("built-in FIFO", Policy::name);
-        let name = name.to_owned();
-        println!("phase {nth} of {COUNT}, {}: {name}", phase.name());
-
-        let generation = match policy {
-            Some(policy) => Some(self.runtime.load(policy)?),
-            None => None,
+impl Outcome {
+    /// Whether the policy ended as it should have, and requests were served. A person who was faster with SIGQUIT is always
+    /// right.
+    pub(crate) fn is_as_expected(&self) -> bool {
+        let ended = match (self.phase.expected(), self.ended) {
+            (None, None) => true,
+            (Some(expected), Some((kind, _))) => kind == expected || kind == ExitKind::Sysrq,
+            _ => false,
         };
-        let begun = self.record.begin_phase();
-        if let Some(generation) = generation {
-            self.settle(); // if a policy was loaded, this one took its place
-            self.loaded = Some((generation, begun));
-        }
-        self.endings.push(Ending {
-            phase: phase.name(),
-            policy: name,
-            ended: None,
-        });
-        Ok(begun)
+        ended && self.answered > 0
     }
 
-    fn last_ended(&self) -> Option<(ExitKind, Duration)> {
-        self.endings.last().and_then(|ending| ending.ended)
+    /// From the load to the end.
+    pub(crate) fn ended_after(&self) -> Option<Duration> {
+        self.ended.map(|(_, at)| at - self.begun)
     }
 
-    /// Notes the end of a policy that has just been replaced or unloaded.
-    fn settle(&mut self) {
-        self.watch(Instant::now() + Duration::from_secs(1));
-    }
-
-    /// Returns when the policy ends, however it does, or at `until`.
-    fn watch(&mut self, until: Instant) {
-        let Some((generation, at)) = self.loaded else {
-            return;
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        let Some(info) = self.runtime.wait_exit(generation, left) else {
-            return;
-        };
-        let after = at.elapsed();
-        let (policy, kind, reason) = (&info.policy, info.kind, info.reason());
-        println!(
-            "  {policy}: {kind} after {:.2} s, {reason}",
-            after.as_secs_f64()
-        );
-        if let Some(ending) = self.endings.last_mut() {
-            ending.ended = Some((info.kind, after));
-        }
-        self.loaded = None;
-    }
-
-    /// Does what a person does with `kill -QUIT`, unless somebody was faster.
-    fn quit(&self) {
-        if self.loaded.is_none() {
-            return;
-        }
-        println!("  SIGQUIT to ourselves");
-        if let Err(error) = signal_hook::low_level::raise(signal_hook::consts::SIGQUIT) {
-            tracing::warn!(%error, "raise failed");
-        }
+    /// From the fault, or the signal, to the end.
+    pub(crate) fn reaction(&self) -> Option<Duration> {
+        let (_, ended) = self.ended?;
+        Some(ended.saturating_duration_since(self.fault?))
     }
 }

@@ -7,14 +7,24 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// The tallies of the warm-up (the first) and of the phases. A thousand requests a second or so: one lock will do.
-pub(crate) struct Record(Mutex<Vec<Tally>>);
+use crate::timeline::Timeline;
+
+/// A thousand requests a second or so: one lock will do.
+pub(crate) struct Record(Mutex<Seen>);
+
+/// What the clients have seen so far.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    /// Of the warm-up (the first) and of the phases, in order.
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) pings: Timeline,
+}
 
 /// What happened to the requests that were due in one phase.
 #[derive(Clone)]
 pub(crate) struct Tally {
-    begun: Instant,
-    length: Duration,
+    pub(crate) begun: Instant,
+    pub(crate) length: Duration,
     /// In µs, with two significant digits.
     pub(crate) ping_us: Histogram<u64>,
     /// How many `/work`s were answered.
@@ -30,22 +40,27 @@ pub(crate) enum Kind {
 }
 
 impl Record {
-    /// Begins with the warm-up.
-    pub(crate) fn new() -> Record {
-        Record(Mutex::new(vec![Tally::new(Instant::now())]))
+    /// Begins with the warm-up of a run that will take about so long.
+    pub(crate) fn new(run: Duration) -> Record {
+        let now = Instant::now();
+        Record(Mutex::new(Seen {
+            tallies: vec![Tally::new(now)],
+            pings: Timeline::new(now, run),
+        }))
     }
 
     /// Returns the moment from which on requests are the new phase's.
     pub(crate) fn begin_phase(&self) -> Instant {
-        let mut tallies = self.lock();
+        let mut seen = self.lock();
         let now = Instant::now();
-        close_last(&mut tallies, now);
-        tallies.push(Tally::new(now));
+        close_last(&mut seen.tallies, now);
+        seen.tallies.push(Tally::new(now));
         now
     }
 
     pub(crate) fn add(&self, kind: Kind, due: Instant, latency: Duration, result: io::Result<()>) {
-        let mut tallies = self.lock();
+        let mut guard = self.lock();
+        let Seen { tallies, pings } = &mut *guard;
         // Requests due before the record began (a client's first) are the warm-up's.
         let phase = tallies
             .iter()
@@ -53,7 +68,10 @@ impl Record {
             .unwrap_or(0);
         let tally = &mut tallies[phase];
         match (result, kind) {
-            (Ok(()), Kind::Ping) => tally.ping_us.saturating_record(latency.as_micros() as u64),
+            (Ok(()), Kind::Ping) => {
+                tally.ping_us.saturating_record(latency.as_micros() as u64);
+                pings.add(due, latency);
+            }
             (Ok(()), Kind::Work) => tally.works += 1,
             (Err(error), _) => {
                 // All of them count; the first few are enough to read.
@@ -65,17 +83,24 @@ impl Record {
         }
     }
 
-    /// Closes the last phase.
-    pub(crate) fn end_phases(&self) {
-        close_last(&mut self.lock(), Instant::now());
+    /// How many requests have been answered so far of those that were due in the present phase.
+    pub(crate) fn answered(&self) -> u64 {
+        let seen = self.lock();
+        let present = seen.tallies.last();
+        present.map_or(0, |tally| tally.ping_us.len() + tally.works)
     }
 
-    /// The warm-up and the phases, in order.
-    pub(crate) fn tallies(&self) -> Vec<Tally> {
+    /// Closes the last phase.
+    pub(crate) fn end_phases(&self) {
+        close_last(&mut self.lock().tallies, Instant::now());
+    }
+
+    /// All of it.
+    pub(crate) fn seen(&self) -> Seen {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Tally>> {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

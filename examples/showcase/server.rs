@@ -3,6 +3,9 @@
 //! A connection is one task, heavy, and does little: it reads requests and writes answers. The computing that `/work`
 //! asks for is a task of its own, light, which the connection awaits. So a policy can put one before the other,
 //! although both may belong to one connection.
+//!
+//! There are two ports, which differ in the weight of their connections alone: `/ping` is asked for at the first, as
+//! health checks often have a port of their own, and `/work` at the second.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -27,35 +30,45 @@ const DOCUMENT_BYTES: usize = 3 << 20;
 /// After how much of it `/work` yields: about 200 µs. No other task of the worker waits longer for a poll to end.
 const PIECE_BYTES: usize = 192 << 10;
 
+/// The weight of the connections of the first port. [`polity_policies::Priority`] makes no difference between the two,
+/// but a policy can.
+pub(crate) const PING_WEIGHT: u32 = 1_500;
+const CONNECTION_WEIGHT: u32 = 1_000;
+
 pub(crate) struct Server {
-    address: SocketAddr,
-    accept: JoinHandle<()>,
+    addresses: [SocketAddr; 2],
+    accepts: [JoinHandle<()>; 2],
     checksum: String,
     work_time: Duration,
 }
 
 impl Server {
-    /// Listens on a free port of the loopback interface.
+    /// Listens on two free ports of the loopback interface.
     pub(crate) fn start(runtime: &Runtime) -> Result<Server, Box<dyn Error>> {
         let document: Arc<[u8]> = (0..DOCUMENT_BYTES).map(|i| ((i * i) >> 7) as u8).collect();
         let begun = Instant::now();
         let checksum = body_of(fnv1a(FNV_OFFSET, &document));
         let work_time = begun.elapsed();
 
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = listener.local_addr()?;
-        let attributes = Attributes::new().name("accept").weight(1_000);
-        let accept = runtime.spawn_with(attributes, accept(listener, document))?;
+        let listen = |weight| -> Result<_, Box<dyn Error>> {
+            let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+            let address = listener.local_addr()?;
+            let attributes = Attributes::new().name("accept").weight(CONNECTION_WEIGHT);
+            let accept = accept(listener, weight, Arc::clone(&document));
+            Ok((address, runtime.spawn_with(attributes, accept)?))
+        };
+        let (ping, work) = (listen(PING_WEIGHT)?, listen(CONNECTION_WEIGHT)?);
         Ok(Server {
-            address,
-            accept,
+            addresses: [ping.0, work.0],
+            accepts: [ping.1, work.1],
             checksum,
             work_time,
         })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Of the port for `/ping`, and of that for `/work`.
+    pub(crate) fn addresses(&self) -> [SocketAddr; 2] {
+        self.addresses
     }
 
     /// How long one `/work` takes when nothing else runs.
@@ -65,20 +78,25 @@ impl Server {
 
     /// What may be asked here, and the right answers.
     pub(crate) fn targets(&self) -> [Target; 2] {
-        let target = |path, answer: &str| Target::new(self.address, path, answer);
-        [target("/ping", "pong"), target("/work", &self.checksum)]
+        let [ping, work] = self.addresses;
+        [
+            Target::new(ping, "/ping", "pong"),
+            Target::new(work, "/work", &self.checksum),
+        ]
     }
 
     /// Takes no more connections. Those that there are end when their clients close them.
     pub(crate) fn stop(&self) {
-        self.accept.abort();
+        for accept in &self.accepts {
+            accept.abort();
+        }
     }
 }
 
-async fn accept(listener: TcpListener, document: Arc<[u8]>) {
+async fn accept(listener: TcpListener, weight: u32, document: Arc<[u8]>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => serve(stream, Arc::clone(&document)),
+            Ok((stream, _)) => serve(stream, weight, Arc::clone(&document)),
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 // "Too many open files" does not go away by asking again at once.
@@ -88,13 +106,13 @@ async fn accept(listener: TcpListener, document: Arc<[u8]>) {
     }
 }
 
-fn serve(stream: TcpStream, document: Arc<[u8]>) {
+fn serve(stream: TcpStream, weight: u32, document: Arc<[u8]>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::warn!(%error, "set_nodelay failed");
     }
     let service = service_fn(move |request| answer(request, Arc::clone(&document)));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    let attributes = Attributes::new().name("http").weight(1_000);
+    let attributes = Attributes::new().name("http").weight(weight);
     let spawned = polity::spawn_with(attributes, async move {
         if let Err(error) = connection.await {
             tracing::warn!(%error, "connection failed");

@@ -6,19 +6,28 @@
 //!
 //! # Promised order
 //!
-//! That of [`Priority`] up to the fault. After it, only what core promises whatever a policy does: every task runs.
+//! That of [`Priority`] up to the fault, and again once it is released ([`Release`]). In between only what core promises
+//! whatever a policy does: every task runs.
 //!
 //! # State and cost
 //!
-//! One shared counter per callback and one read-modify-write per call, which is far too much for a real policy.
+//! One shared counter per callback and one read-modify-write per call, which is far too much for a real policy. The ids
+//! of starved tasks, in a list under a lock.
 //!
 //! # Source
 //!
 //! The switches `-e`, `-l` and `-t` of `scx_qmap`, and the failing selftests of sched_ext
 //! (`select_cpu_dispatch_bad_dsq`, `select_cpu_dispatch_dbl_dsp`, `ddsp_bogus_dsq_fail`).
 
-use std::fmt;
+mod fault;
+mod release;
+
+pub use fault::{Callback, Fault};
+pub use release::Release;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use polity_policy::{
     DequeueReason, DsqId, ExitInfo, Host, InitError, Policy, Position, Stopped, TaskId, TaskView,
@@ -26,118 +35,13 @@ use polity_policy::{
 };
 
 use crate::Priority;
+use release::{Gate, Waiting};
 
 /// Of sched_ext's selftests: no DSQ has it, and none may.
 const UNKNOWN_DSQ: DsqId = DsqId::Custom(0xcafe_f00d);
 const DESTROYED_DSQ: u32 = DsqId::MAX_CUSTOM;
 const NO_WORKER: WorkerId = WorkerId::new(u16::MAX);
 const NO_TASK: TaskId = TaskId::from_parts(u32::MAX, 1);
-
-/// What goes wrong, and when. Calls are counted from 1; a number of 0 never comes.
-///
-/// ```
-/// use polity_policies::{Callback, Fault};
-/// let fault = Fault::Panic { callback: Callback::Enqueue, call: 100 };
-/// assert_ne!(fault, Fault::ErrorAfterEnqueues(100));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The n-th `enqueue` reports an error and leaves its task lying.
-    ErrorAfterEnqueues(u64),
-    /// After n calls, every `dispatch` inserts a task that does not exist: progress, and nothing to run.
-    DispatchEndlesslyAfter(u64),
-    /// This call of this callback panics.
-    Panic {
-        /// In which callback.
-        callback: Callback,
-        /// At which call of it.
-        call: u64,
-    },
-    /// Every n-th `enqueue` neither inserts the task nor remembers it.
-    ForgetEveryNth(u64),
-    /// `init` returns an error: the load fails, and what ran before runs on.
-    RefuseInit,
-    /// The n-th `enqueue` inserts into a DSQ that never existed.
-    InsertUnknownDsq(u64),
-    /// The n-th `enqueue` inserts into a DSQ that `init` created and destroyed.
-    InsertDestroyedDsq(u64),
-    /// The n-th `enqueue` inserts its task twice.
-    InsertTwice(u64),
-    /// The n-th `enqueue` inserts another task than the one at hand.
-    InsertOtherTask(u64),
-    /// The n-th `enqueue` inserts into the local DSQ of a worker that does not exist.
-    InsertWorkerOutOfRange(u64),
-    /// The n-th `select_worker` returns a worker that does not exist.
-    SelectWorkerOutOfRange(u64),
-}
-
-/// A callback of a policy, for [`Fault::Panic`].
-///
-/// ```
-/// assert_eq!(polity_policies::Callback::SelectWorker.to_string(), "select_worker");
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Callback {
-    /// [`Policy::init`].
-    Init,
-    /// [`Policy::exit`].
-    Exit,
-    /// [`Policy::select_worker`].
-    SelectWorker,
-    /// [`Policy::enqueue`].
-    Enqueue,
-    /// [`Policy::dequeue`].
-    Dequeue,
-    /// [`Policy::dispatch`].
-    Dispatch,
-    /// [`Policy::runnable`].
-    Runnable,
-    /// [`Policy::running`].
-    Running,
-    /// [`Policy::stopping`].
-    Stopping,
-    /// [`Policy::quiescent`].
-    Quiescent,
-}
-
-impl Callback {
-    /// All of them, for a test that tries each.
-    ///
-    /// ```
-    /// assert!(polity_policies::Callback::ALL.contains(&polity_policies::Callback::Exit));
-    /// ```
-    pub const ALL: [Callback; 10] = [
-        Callback::Init,
-        Callback::Exit,
-        Callback::SelectWorker,
-        Callback::Enqueue,
-        Callback::Dequeue,
-        Callback::Dispatch,
-        Callback::Runnable,
-        Callback::Running,
-        Callback::Stopping,
-        Callback::Quiescent,
-    ];
-}
-
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Callback::Init => "init",
-            Callback::Exit => "exit",
-            Callback::SelectWorker => "select_worker",
-            Callback::Enqueue => "enqueue",
-            Callback::Dequeue => "dequeue",
-            Callback::Dispatch => "dispatch",
-            Callback::Runnable => "runnable",
-            Callback::Running => "running",
-            Callback::Stopping => "stopping",
-            Callback::Quiescent => "quiescent",
-        })
-    }
-}
 
 /// Never load this in production: a [`Priority`] that goes wrong on purpose, so that you can see the ejection work.
 ///
@@ -156,6 +60,10 @@ impl fmt::Display for Callback {
 pub struct Faulty {
     fault: Fault,
     calls: [AtomicU64; Callback::ALL.len()],
+    gate: Arc<Gate>,
+    /// The tasks that [`Fault::Starve`] keeps from running, in order of arrival.
+    starved: Mutex<Vec<TaskId>>,
+    stall_timeout: Option<Duration>,
     inner: Priority,
 }
 
@@ -171,29 +79,89 @@ impl Faulty {
         Faulty {
             fault,
             calls: Default::default(),
+            gate: Arc::default(),
+            starved: Mutex::default(),
+            stall_timeout: None,
             inner: Priority::new(),
         }
     }
 
-    /// Counts a call, panics if its time has come, and returns which call it is.
+    /// The same with a stall timeout of its own, for [`Policy::stall_timeout`].
+    ///
+    /// ```
+    /// use polity_policies::{Fault, Faulty};
+    /// use polity_policy::Policy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = Faulty::new(Fault::Starve { weight: 1_000 }).with_stall_timeout(Duration::from_millis(50));
+    /// assert_eq!(policy.stall_timeout(), Some(Duration::from_millis(50)));
+    /// ```
+    #[must_use]
+    pub fn with_stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = Some(timeout);
+        self
+    }
+
+    /// What ends [`Fault::NeverReturn`], [`Fault::Block`] and [`Fault::Starve`]. The others pass by themselves.
+    ///
+    /// ```
+    /// use polity_policies::{Fault, Faulty};
+    /// use polity_policy::{Policy, WorkerId, fake::FakeHost};
+    ///
+    /// let (fake, policy) = (FakeHost::new(1), Faulty::new(Fault::Starve { weight: 1_000 }));
+    /// let release = policy.release_handle();
+    /// policy.init(&fake.host()).unwrap();
+    /// policy.enqueue(&fake.host(), &fake.task(1).weight(1_000).view());
+    /// policy.dispatch(&fake.host(), WorkerId::new(0), None);
+    /// assert!(fake.inserts().is_empty());
+    ///
+    /// release.release();
+    /// policy.dispatch(&fake.host(), WorkerId::new(0), None);
+    /// assert_eq!(fake.inserts()[0].task.slot(), 1);
+    /// ```
+    pub fn release_handle(&self) -> Release {
+        Release::of(&self.gate)
+    }
+
+    /// Counts a call; panics, or stays, if its time has come; else returns which call it is.
     fn count(&self, callback: Callback) -> u64 {
         // Ordering: Relaxed. The number of the call is all that is wanted, and a read-modify-write gives each once.
         let nth = self.calls[callback as usize].fetch_add(1, Relaxed) + 1;
-        let now = Fault::Panic {
-            callback,
-            call: nth,
-        };
-        assert!(
-            self.fault != now,
-            "faulty: panic in {callback}, call {nth}, as ordered"
-        );
+        let has_come = |ordered, first| ordered == callback && (1..=nth).contains(&first);
+        match self.fault {
+            Fault::Panic { callback: c, call } if c == callback && call == nth => {
+                panic!("faulty: panic in {callback}, call {nth}, as ordered");
+            }
+            Fault::NeverReturn { callback: c, call } if has_come(c, call) => {
+                self.gate.pass(Waiting::Spinning);
+            }
+            Fault::Block { callback: c, call } if has_come(c, call) => {
+                self.gate.pass(Waiting::Blocked)
+            }
+            _ => {}
+        }
         nth
+    }
+
+    fn starves(&self, task: &TaskView<'_>) -> bool {
+        match self.fault {
+            Fault::Starve { weight } => task.weight() >= weight && !self.gate.is_open(),
+            _ => false,
+        }
+    }
+
+    fn starved(&self) -> MutexGuard<'_, Vec<TaskId>> {
+        self.starved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Policy for Faulty {
     fn name(&self) -> &str {
         "faulty"
+    }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        self.stall_timeout
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
@@ -225,6 +193,7 @@ impl Policy for Faulty {
             host.insert(task, dsq, Position::Tail);
         };
         match self.fault {
+            _ if self.starves(task) => self.starved().push(task.id()),
             Fault::ErrorAfterEnqueues(n) if n == nth => {
                 host.error(&format!("faulty: error in enqueue, call {nth}, as ordered"));
             }
@@ -247,12 +216,20 @@ impl Policy for Faulty {
 
     fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
         self.count(Callback::Dequeue);
+        self.starved().retain(|starved| *starved != task.id());
         self.inner.dequeue(host, task, reason);
     }
 
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
         let nth = self.count(Callback::Dispatch);
         match self.fault {
+            Fault::Starve { .. } if self.gate.is_open() => {
+                // Taken out first: the lock is not held while core is called.
+                for task in std::mem::take(&mut *self.starved()) {
+                    host.insert(task, DsqId::Global, Position::Tail);
+                }
+                self.inner.dispatch(host, worker, prev);
+            }
             Fault::DispatchEndlesslyAfter(n) if nth > n => {
                 host.insert(NO_TASK, DsqId::Local, Position::Tail);
             }

@@ -31,7 +31,7 @@ mod fifo;
 mod per_worker;
 mod priority;
 
-pub use faulty::{Callback, Fault, Faulty};
+pub use faulty::{Callback, Fault, Faulty, Release};
 pub use fifo::Fifo;
 pub use priority::Priority;
 

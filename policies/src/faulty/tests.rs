@@ -1,4 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 
 use polity_policy::fake::{FakeHost, Insert};
 use polity_policy::{ExitKind, Generation};
@@ -143,4 +144,130 @@ fn a_refused_init_says_why() {
         refusal.unwrap_err().to_string(),
         "faulty: init refuses, as ordered"
     );
+}
+
+/// Returns once `calls` are stuck. If they never are, the test hangs, which names it.
+fn wait_until_stuck(release: &Release, calls: usize) {
+    while release.stuck() < calls {
+        thread::yield_now();
+    }
+}
+
+/// Calls each callback; the second and third call of the ordered one stay until released, nothing else does.
+fn check_stays(ordered: Callback, fault: Fault) {
+    let policy = Faulty::new(fault);
+    let release = policy.release_handle();
+    for callback in Callback::ALL {
+        let rounds = if callback == ordered { 1 } else { 2 };
+        for _ in 0..rounds {
+            call(&policy, &FakeHost::new(1), callback);
+        }
+    }
+    thread::scope(|scope| {
+        let stuck = [(); 2].map(|()| scope.spawn(|| call(&policy, &FakeHost::new(1), ordered)));
+        wait_until_stuck(&release, 2);
+        assert!(stuck.iter().all(|thread| !thread.is_finished()));
+        release.release();
+    });
+    assert_eq!(release.stuck(), 0);
+    call(&policy, &FakeHost::new(1), ordered); // returns at once
+}
+
+#[test]
+fn from_the_ordered_call_on_every_call_stays_until_released_and_no_other_callback_does() {
+    for callback in Callback::ALL {
+        check_stays(callback, Fault::NeverReturn { callback, call: 2 });
+        check_stays(callback, Fault::Block { callback, call: 2 });
+    }
+}
+
+#[test]
+fn call_zero_of_a_callback_that_does_not_return_never_comes() {
+    let callback = Callback::Enqueue;
+    let (_, inserts) = check(Fault::NeverReturn { callback, call: 0 });
+    assert_eq!(inserts.map(|inserts| inserts.len()), [1, 1, 1]);
+}
+
+#[test]
+fn dropping_the_last_handle_releases_and_dropping_an_earlier_one_does_not() {
+    let callback = Callback::Enqueue;
+    let policy = Faulty::new(Fault::Block { callback, call: 1 });
+    let (first, second) = (policy.release_handle(), policy.release_handle());
+    let third = first.clone();
+    call(&policy, &FakeHost::new(1), Callback::Init);
+    thread::scope(|scope| {
+        let stuck = scope.spawn(|| call(&policy, &FakeHost::new(1), callback));
+        wait_until_stuck(&second, 1);
+        drop((first, second));
+        assert!(!stuck.is_finished());
+        assert_eq!(third.stuck(), 1);
+        drop(third);
+    });
+}
+
+#[test]
+fn a_released_call_does_what_it_was_called_for() {
+    let callback = Callback::Enqueue;
+    let policy = Faulty::new(Fault::NeverReturn { callback, call: 1 });
+    policy.release_handle().release();
+    let fake = FakeHost::new(1);
+    policy.init(&fake.host()).unwrap();
+    policy.enqueue(&fake.host(), &fake.task(1).view());
+    assert_eq!(fake.inserts().len(), 1);
+}
+
+/// Loads a policy that starves weight 500 and more, and enqueues task 1 (499), 2 (500), 3 (1000).
+fn starving() -> (FakeHost, Faulty) {
+    let (fake, policy) = (FakeHost::new(1), Faulty::new(Fault::Starve { weight: 500 }));
+    policy.init(&fake.host()).unwrap();
+    for (slot, weight) in [(1, 499), (2, 500), (3, 1_000)] {
+        policy.enqueue(&fake.host(), &fake.task(slot).weight(weight).view());
+    }
+    (fake, policy)
+}
+
+fn inserted(fake: &FakeHost) -> Vec<u32> {
+    let slots = fake.inserts().into_iter().map(|insert| insert.task.slot());
+    slots.collect()
+}
+
+#[test]
+fn tasks_of_the_starved_weight_are_kept_and_lighter_ones_run() {
+    let (fake, policy) = starving();
+    for _ in 0..100 {
+        policy.dispatch(&fake.host(), W0, None);
+    }
+    assert_eq!(inserted(&fake), [1]);
+    assert_eq!(fake.run_next().unwrap().slot(), 1);
+    assert_eq!(fake.run_next(), None);
+    assert!(fake.ended().is_none(), "starving is no wrong value");
+}
+
+#[test]
+fn released_starved_tasks_are_dispatched_in_order_and_once() {
+    let (fake, policy) = starving();
+    policy.release_handle().release();
+    policy.enqueue(&fake.host(), &fake.task(4).weight(1_000).view());
+    assert_eq!(inserted(&fake), [1, 4], "what comes now is not kept");
+    policy.dispatch(&fake.host(), W0, None);
+    policy.dispatch(&fake.host(), W0, None);
+    assert_eq!(inserted(&fake), [1, 4, 2, 3]);
+}
+
+#[test]
+fn a_starved_task_that_left_custody_is_forgotten() {
+    let (fake, policy) = starving();
+    let aborted = fake.task(2).weight(500).view();
+    policy.dequeue(&fake.host(), &aborted, DequeueReason::Cancelled);
+    policy.release_handle().release();
+    policy.dispatch(&fake.host(), W0, None);
+    assert_eq!(inserted(&fake), [1, 3]);
+}
+
+#[test]
+fn the_stall_timeout_is_the_runtimes_unless_one_was_given() {
+    let policy = Faulty::new(Fault::RefuseInit);
+    assert_eq!(policy.stall_timeout(), None);
+    let policy = policy.with_stall_timeout(Duration::from_secs(1));
+    assert_eq!(policy.stall_timeout(), Some(Duration::from_secs(1)));
 }
