@@ -16,6 +16,7 @@ use crate::driver::Driver;
 use crate::error::BuildError;
 use crate::handle::{Handle, Shared};
 use crate::machine::RealMachine;
+use crate::panics;
 use crate::pin::{self, Pin};
 use crate::report::{self, Report};
 use crate::runtime::Runtime;
@@ -44,6 +45,7 @@ pub struct Builder {
     watchdog: Duration,
     hog_threshold: Duration,
     spares: Option<usize>,
+    dump_limit: usize,
     signals: Signals,
 }
 
@@ -61,6 +63,7 @@ impl Builder {
             watchdog: Duration::from_secs(5),
             hog_threshold: Duration::from_millis(100),
             spares: None,
+            dump_limit: 32 * 1024,
             signals: Signals::On,
         }
     }
@@ -138,6 +141,12 @@ impl Builder {
         self
     }
 
+    /// The size of a dump in bytes, at most; default 32 KiB. What does not fit is cut off, and the dump says so.
+    pub fn dump_limit(mut self, bytes: usize) -> Self {
+        self.dump_limit = bytes;
+        self
+    }
+
     /// Whether SIGQUIT ejects the policy of this runtime.
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = signals;
@@ -178,6 +187,7 @@ impl Builder {
         let signals = self.signals.resolve().map_err(BuildError::Invalid)?;
         // Before any thread of ours exists, so that none of them has a worker's mask.
         affinity::remember();
+        panics::install_hook();
         report::start();
         let placement = pin::plan(&self.pin, workers)
             .map_err(|error| BuildError::Invalid(error.to_string()))?;
@@ -193,6 +203,7 @@ impl Builder {
         let mut config = CoreConfig::new(workers);
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
         let spare_count = self.spares.unwrap_or_else(|| workers.clamp(2, 16));
+        config.dump_limit = self.dump_limit;
         // One seat is kept for the watchdog.
         config.spares = spare_count + 1;
         let last_seat = SeatId::new((workers + spare_count) as u16);

@@ -369,8 +369,15 @@ impl Control {
         }
         for retired in retired {
             retired.sweep();
+            retired.complete_exit_info();
             if let Some(info) = retired.exit_info() {
                 report::send(Report::Ended(Arc::clone(&info)));
+                // The person who sent the signal wants to see it.
+                if info.kind == ExitKind::Sysrq
+                    && let Some(dump) = &info.dump
+                {
+                    report::send(Report::Stderr(dump.to_string()));
+                }
                 self.exits.add(info);
             }
             let since = now();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::FutureObj;
 use futures::task::{Spawn, SpawnError as FuturesSpawnError};
-use polity_core::{Core, JoinHandle, Metrics, SpawnError};
+use polity_core::{Core, Dump, JoinHandle, Metrics, SpawnError};
 use polity_policy::{Attributes, ExitInfo, ExitKind, Generation, Policy};
 
 use crate::bypass::Bypass;
@@ -226,6 +226,27 @@ impl Handle {
     /// nested ones looks at each task slot of the process once.
     pub fn bypass(&self) -> Bypass {
         Bypass::enter(self.clone())
+    }
+
+    /// What the runtime looks like now: the policy, each worker with what it is in and for how long, the oldest runnable tasks,
+    /// queues, counters. Nothing is stopped or changed for it. At most as long as
+    /// [`Builder::dump_limit`](crate::Builder::dump_limit) says. SIGQUIT prints the same after an ejection.
+    ///
+    /// Looks at each task slot of the process once.
+    ///
+    /// ```
+    /// let runtime = polity::Runtime::new()?;
+    /// assert!(runtime.dump().to_string().starts_with("policy: none"));
+    /// # Ok::<(), polity::BuildError>(())
+    /// ```
+    pub fn dump(&self) -> Dump {
+        self.core().dump()
+    }
+
+    /// Threads inside a policy's callback that has not returned although its policy was ejected for it. They have been
+    /// replaced, and cost a thread each, and its policy's memory.
+    pub fn abandoned_threads(&self) -> usize {
+        self.shared.spares.stuck()
     }
 
     /// How many bypasses there are now: guards, and one for a SIGTSTP without its SIGCONT.

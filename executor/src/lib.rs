@@ -62,6 +62,7 @@ mod driver;
 mod error;
 mod handle;
 mod machine;
+mod panics;
 mod pin;
 mod report;
 mod runtime;
@@ -77,7 +78,7 @@ mod threads;
 mod watch;
 
 pub use polity_core::{
-    AbortHandle, Callback, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
+    AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
     Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,

@@ -17,10 +17,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, SeatId, Worker};
+use polity_core::{Local, Machine, PanicNote, SeatId, Worker};
 
 use crate::control::Request;
 use crate::driver::{Budget, Driver, Parked};
+use crate::panics;
 use crate::sys::{fence, thread as sys_thread, tls};
 
 const EMPTY: u8 = 0;
@@ -202,6 +203,10 @@ impl Machine for RealMachine {
 
     fn is_blocked(&self, seat: SeatId) -> Option<bool> {
         sys_thread::is_blocked(self.thread_in(seat)?)
+    }
+
+    fn take_panic_note(&self) -> Option<PanicNote> {
+        panics::take_note()
     }
 
     fn work_began(&self) {

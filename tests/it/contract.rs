@@ -478,7 +478,7 @@ fn an_id_that_another_worker_claims_before_enqueue_has_returned_is_not_lost() {
                 }
                 wait_until("another worker claims it", || tried.load(Ordering::SeqCst));
                 // Long enough for the claim itself, also if it should wait for us.
-                let until = now() + Duration::from_millis(20);
+                let until = now() + Duration::from_millis(4);
                 while now() < until {
                     std::hint::spin_loop();
                 }
@@ -516,7 +516,7 @@ fn dequeue_comes_before_the_task_runs_also_on_another_worker() {
                     host.kick(worker);
                 }
                 // Time enough for the other worker, should the task be there already.
-                let until = now() + Duration::from_millis(50);
+                let until = now() + Duration::from_millis(4);
                 while now() < until && !has_run.load(Ordering::SeqCst) {
                     std::hint::spin_loop();
                 }
@@ -987,7 +987,7 @@ fn an_idle_worker_is_claimed_by_one() {
                 round.claiming.store(true, Ordering::SeqCst);
                 round.ready.fetch_add(1, Ordering::SeqCst);
                 // Its timed rounds as the sentinel may keep it from being idle: then nobody wins, and we try again.
-                let until = now() + Duration::from_millis(20);
+                let until = now() + Duration::from_millis(4);
                 while now() < until {
                     if round.ready.load(Ordering::SeqCst) == 3 && host.is_idle(IDLE) {
                         round.idle.store(true, Ordering::SeqCst);

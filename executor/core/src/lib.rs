@@ -15,6 +15,7 @@
 //! | `seat` | what others may reach of a thread that runs tasks |
 //! | `hosting` | a loaded policy: publication, the door to its callbacks, what it may say |
 //! | `core` | a runtime's shared state: spawn, wake, load, sweep, close |
+//! | `dump` | what a runtime looks like, as text |
 //! | `worker` | the cycle |
 //! | `watchdog` | who waits too long, who is stuck, and whose fault it is |
 
@@ -31,6 +32,8 @@ pub(crate) mod task;
 mod callback;
 #[cfg(not(polity_loom))]
 mod core;
+#[cfg(not(polity_loom))]
+mod dump;
 #[cfg(not(polity_loom))]
 mod hosting;
 #[cfg(not(polity_loom))]
@@ -71,8 +74,9 @@ pub use crate::{
     core::{
         Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS, SpawnError,
     },
+    dump::Dump,
     hosting::LoadedPolicy,
-    machine::Machine,
+    machine::{Machine, PanicNote},
     seat::SeatId,
     stats::Metrics,
     task::{AbortHandle, JoinError, JoinHandle},

@@ -1,6 +1,17 @@
 //! What core needs from outside.
 
+use std::backtrace::Backtrace;
+
 use crate::{Local, SeatId};
+
+/// Where a policy panicked.
+#[derive(Debug)]
+pub struct PanicNote {
+    /// File, line and column.
+    pub location: Option<String>,
+    /// The stack at that moment.
+    pub backtrace: Backtrace,
+}
 
 /// A clock, a way to unpark a worker, and "which worker am I". Real threads and a simulation supply one each.
 ///
@@ -36,6 +47,9 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Whether the thread in `seat` is blocked in a system call, as opposed to running or waiting for a processor; `None` if
     /// the machine cannot tell. Called as `processor_time` is.
     fn is_blocked(&self, seat: SeatId) -> Option<bool>;
+
+    /// What is known of the panic on this thread that core has just caught: it came from a policy.
+    fn take_panic_note(&self) -> Option<PanicNote>;
 
     /// A thread goes to work although the watchdog sleeps: it should tick again.
     fn work_began(&self);

@@ -20,6 +20,13 @@ macro_rules! counters {
             $($name: AtomicU64,)*
         }
 
+        impl Metrics {
+            /// The counters by name.
+            pub(crate) fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+        }
+
         impl Published {
             /// For the worker that owns the seat.
             // Ordering: Relaxed; each counter stands for itself.

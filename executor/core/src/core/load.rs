@@ -17,9 +17,10 @@ use polity_policy::{
 
 use crate::callback::Callback;
 use crate::core::Core;
+use crate::dump;
 use crate::hosting::call::Adapter;
 use crate::hosting::host::InitHost;
-use crate::hosting::{Generation, LoadedPolicy, panic_text};
+use crate::hosting::{Generation, LoadedPolicy, SHOWN, panic_text};
 use crate::machine::Machine;
 use crate::task::slab;
 use crate::task::token::{Resting, claim};
@@ -191,6 +192,18 @@ impl<M: Machine> Retired<M> {
     /// Takes back the tasks that it holds, oldest first. Returns how many.
     pub fn sweep(&self) -> usize {
         self.core.sweep(&self.generation)
+    }
+
+    /// Completes the exit info: with a dump, unless the policy went in good order because the application wanted it.
+    pub fn complete_exit_info(&self) {
+        let dump = self.generation.exit_info().and_then(|info| {
+            let unremarkable = matches!(
+                info.kind,
+                ExitKind::Unload | ExitKind::Swap | ExitKind::Shutdown
+            );
+            (!unremarkable).then(|| self.core.dump_of(&self.generation).to_string().into())
+        });
+        self.generation.complete_exit(dump);
     }
 
     /// Whether no worker is inside the policy, and none will be: ours is the only reference left.
@@ -385,13 +398,19 @@ impl<M: Machine> Core<M> {
                 && self.owns(header)
                 && let Some(token) = claim(header, seen)
             {
-                found.push((header.runnable_at(), token));
+                found.push((header.runnable_at(), seen, token));
             }
         }
-        found.sort_by_key(|(runnable_at, _)| *runnable_at);
+        found.sort_by_key(|(runnable_at, ..)| *runnable_at);
         let count = found.len();
+        if swept_by == SweptBy::Ejection && count > 0 {
+            let now = self.machine.now();
+            let oldest = found.iter().take(SHOWN);
+            let lines = oldest.map(|(_, seen, token)| dump::task_line(token.header(), *seen, now));
+            generation.note_swept(count, lines.collect());
+        }
         let mut entries = Vec::with_capacity(count);
-        for (_, token) in found {
+        for (_, _, token) in found {
             token.header().set_reason(EnqueueReason::Inherited);
             if swept_by == SweptBy::Bypass {
                 token.header().note_owes_dequeue();

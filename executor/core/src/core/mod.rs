@@ -46,6 +46,8 @@ pub struct CoreConfig {
     pub workers: usize,
     /// Number of seats for spares, which take over from workers that are stuck.
     pub spares: usize,
+    /// The size of a dump, at most, in bytes.
+    pub dump_limit: usize,
     /// How long a worker may go on exhausting the dispatch loop before the policy is ejected, in nanoseconds.
     pub stall_after_ns: u64,
 }
@@ -63,6 +65,7 @@ impl CoreConfig {
         CoreConfig {
             workers,
             spares: 1,
+            dump_limit: 32 * 1024,
             stall_after_ns: 5_000_000_000,
         }
     }

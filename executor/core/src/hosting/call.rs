@@ -154,7 +154,17 @@ impl<M: Machine> HostCall<'_, M> {
             body(&*self.generation.callbacks, &host)
         }));
         if let Err(payload) = result {
-            self.end(ExitKind::Panic, 0, &panic_text(&*payload));
+            let note = self.core.machine.take_panic_note();
+            let mut message = panic_text(&*payload);
+            if let Some(location) = note.as_ref().and_then(|note| note.location.as_ref()) {
+                message = format!("{message} (at {location})");
+            }
+            self.end_with(
+                ExitKind::Panic,
+                0,
+                &message,
+                note.map(|note| note.backtrace),
+            );
             // Not dropped: its drop may panic too, and nobody would learn anything from that.
             mem::forget(payload);
         }

@@ -1,6 +1,5 @@
 //! One load of a policy.
 
-use std::backtrace::Backtrace;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -21,8 +20,9 @@ pub(crate) struct Generation {
     pub(crate) census: Census,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
-    /// Where in the policy its end came from.
-    backtrace: OnceLock<Arc<Backtrace>>,
+    swept: Mutex<Swept>,
+    /// The exit info with its dump.
+    complete: OnceLock<Arc<ExitInfo>>,
     exit: OnceLock<Arc<ExitInfo>>,
     published_at: AtomicU64,
 }
@@ -44,7 +44,8 @@ impl Generation {
             dsqs: DsqTable::new(),
             census: Census::new(seats, stall_after_ns),
             stall_after_ns,
-            backtrace: OnceLock::new(),
+            swept: Mutex::default(),
+            complete: OnceLock::new(),
             exit: OnceLock::new(),
             published_at: AtomicU64::new(0),
         }
@@ -61,16 +62,31 @@ impl Generation {
     }
 
     pub(crate) fn exit_info(&self) -> Option<Arc<ExitInfo>> {
-        self.exit.get().cloned()
+        self.complete.get().or_else(|| self.exit.get()).cloned()
     }
 
-    /// For whoever has claimed the exit.
-    pub(crate) fn note_backtrace(&self, backtrace: Backtrace) {
-        let _ = self.backtrace.set(Arc::new(backtrace));
+    /// What a sweep has taken back, for the dump.
+    pub(crate) fn note_swept(&self, count: usize, oldest: Vec<String>) {
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        swept.count += count;
+        let room = SHOWN.saturating_sub(swept.oldest.len());
+        swept.oldest.extend(oldest.into_iter().take(room));
     }
 
-    pub(crate) fn backtrace(&self) -> Option<Arc<Backtrace>> {
-        self.backtrace.get().cloned()
+    pub(crate) fn swept(&self) -> Swept {
+        self.swept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The exit info with everything in it that takes time to find out. For control, once.
+    pub(crate) fn complete_exit(&self, dump: Option<Arc<str>>) {
+        if let Some(info) = self.exit.get() {
+            let mut info = ExitInfo::clone(info);
+            info.dump = dump;
+            let _ = self.complete.set(Arc::new(info));
+        }
     }
 
     // Ordering: Relaxed; for reports.
@@ -81,6 +97,17 @@ impl Generation {
     pub(crate) fn published_at(&self) -> u64 {
         self.published_at.load(Ordering::Relaxed)
     }
+}
+
+/// How many tasks a dump shows one by one.
+pub(crate) const SHOWN: usize = 64;
+
+/// The tasks that were taken back from a generation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Swept {
+    pub(crate) count: usize,
+    /// A line for each of the oldest.
+    pub(crate) oldest: Vec<String>,
 }
 
 /// Hands out tags: at most 255 generations are alive or abandoned at once.

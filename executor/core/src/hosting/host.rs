@@ -3,6 +3,7 @@
 //! **Invariant.** A wrong value never reaches a queue: it ends the policy with a message that names the callback and the
 //! value, and the task concerned stays where it was.
 
+use std::backtrace::Backtrace;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,23 @@ impl<M: Machine> HostCall<'_, M> {
     /// Ends the policy, if nothing has ended it before.
     #[cold]
     pub(crate) fn end(&self, kind: ExitKind, code: u64, message: &str) {
+        // The stack still shows where in the policy we are. Without symbols, which are looked up when it is printed.
+        let backtrace =
+            matches!(kind, ExitKind::Error | ExitKind::PolicyError).then(Backtrace::force_capture);
+        self.end_with(kind, code, message, backtrace);
+    }
+
+    #[cold]
+    pub(crate) fn end_with(
+        &self,
+        kind: ExitKind,
+        code: u64,
+        message: &str,
+        backtrace: Option<Backtrace>,
+    ) {
+        if self.generation.has_ended() {
+            return;
+        }
         let callback = self.callback();
         let message = match kind {
             ExitKind::PolicyExit => message.to_owned(),
@@ -67,6 +85,7 @@ impl<M: Machine> HostCall<'_, M> {
         info.code = code;
         info.worker = Some(self.local.id);
         info.task = self.task_at_hand();
+        info.backtrace = backtrace.map(Arc::new);
         self.core.end_policy(self.generation, info);
     }
 

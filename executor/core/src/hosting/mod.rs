@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
-pub(crate) use generation::{Generation, Tags};
+pub(crate) use generation::{Generation, SHOWN, Tags};
 
 /// A generation, as the control side holds it.
 #[derive(Clone)]

@@ -66,6 +66,10 @@ impl Injector {
         self.shards.iter().all(|shard| shard.is_empty())
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.len()).sum()
+    }
+
     pub(crate) fn pop(&self) -> Option<Entry> {
         self.shards.iter().find_map(|shard| shard.pop())
     }

@@ -104,6 +104,8 @@ pub(crate) struct Activity {
     went_without: AtomicU64,
     /// Since when the watchdog has seen the thread in its present poll or call. Written by the watchdog.
     since: AtomicU64,
+    seen_polls: AtomicU64,
+    seen_call: AtomicU64,
 }
 
 impl Activity {
@@ -118,6 +120,8 @@ impl Activity {
             youngest: AtomicU64::new(0),
             youngest_task: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            seen_polls: AtomicU64::new(0),
+            seen_call: AtomicU64::new(0),
             went_without: AtomicU64::new(0),
         }
     }
@@ -200,8 +204,18 @@ impl Activity {
         self.since.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_since(&self, since: u64) {
+    /// For the watchdog: the thread is in this poll or call, at the latest since then.
+    pub(crate) fn note_seen(&self, polls: u64, call: Option<u64>, since: u64) {
         self.since.store(since, Ordering::Relaxed);
+        self.seen_polls.store(polls, Ordering::Relaxed);
+        self.seen_call.store(call.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// The poll and the call that [`since`](Activity::since) is about.
+    pub(crate) fn seen(&self) -> (u64, Option<u64>) {
+        let call = self.seen_call.load(Ordering::Relaxed);
+        let polls = self.seen_polls.load(Ordering::Relaxed);
+        (polls, (call != 0).then_some(call))
     }
 
     pub(crate) fn went_without(&self) -> u64 {

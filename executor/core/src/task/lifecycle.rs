@@ -103,6 +103,13 @@ impl Lifecycle {
         (word & FREE == 0 && word >> TENANT_SHIFT != 0).then_some((word >> TENANT_SHIFT) as u32)
     }
 
+    /// Whether the present tenant is runnable or polled. A sample.
+    pub(crate) fn is_runnable(&self) -> bool {
+        // Ordering: Relaxed; a sample.
+        let word = self.0.load(Ordering::Relaxed);
+        word & FREE == 0 && word & COUNT != 0
+    }
+
     /// Makes the task runnable. Always writes, also when it is runnable already.
     #[inline]
     pub(crate) fn wake(&self) -> Woken {

@@ -81,18 +81,20 @@ impl Threads {
             seen.parked_before = seen.parked;
             seen.parked = core.sleepers.is_parked(index);
             seen.moved = polls != seen.polls || call != seen.call || seen.parked;
+            if polls != seen.polls || call != seen.call {
+                let call = (call != 0).then_some(call);
+                activity.note_seen(polls, call, core.machine.now());
+            }
             if polls != seen.polls {
                 seen.polls = polls;
                 seen.poll_since = now;
                 seen.reported = false;
-                activity.set_since(core.machine.now());
             }
             if call != seen.call {
                 seen.call = call;
                 seen.call_since = now;
                 seen.blocked_since = None;
                 if call != 0 {
-                    activity.set_since(core.machine.now());
                     let seat = SeatId::new(index as u16);
                     seen.processor = core.machine.processor_time(seat).unwrap_or(0);
                 }
