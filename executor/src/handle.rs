@@ -48,6 +48,12 @@ impl Sysrq for Shared {
             info.policy, info.generation, info.kind
         ))
     }
+
+    fn enter_bypass(&self) {}
+
+    fn leave_bypass(&self) {}
+
+    fn continued(&self) {}
 }
 
 /// A runtime, to be cloned and passed around. Outliving the [`Runtime`](crate::Runtime) is fine: spawned tasks are

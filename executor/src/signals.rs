@@ -1,9 +1,11 @@
-//! SIGQUIT is sysrq: the runtimes of this process throw out their policies, whatever the workers are doing.
+//! Signals to the process reach its runtimes: SIGQUIT is sysrq and throws their policies out, whatever the workers are
+//! doing. SIGTSTP bypasses them while the process is stopped, SIGCONT ends that.
 //!
-//! Not the ejection itself: that is what a runtime does in [`Sysrq::sysrq`]. Not a signal API for applications.
-//! [`subscribe`] is called when a runtime is built. The handler, on whichever thread the signal hits, writes one
-//! byte (the bit) to one descriptor and is signal-hook's. The thread "polity-signal" waits for that byte and calls
-//! the runtimes with no lock held. It is started once per process and never joined: without runtimes it waits.
+//! Not the ejection, nor the bypass: those are what a runtime does in [`Sysrq`]. Not a signal API for applications.
+//! [`subscribe`] is called when a runtime is built; [`register`] takes the signals, once per process. A handler, on
+//! whichever thread the signal hits, stores one bit and writes one byte to one descriptor, and is signal-hook's. The
+//! thread "polity-signal" ([`serve`]) waits for that byte and calls the runtimes with no lock held. It is never
+//! joined: without runtimes it waits.
 //! Invariant: every policy is ejected before anything is printed, and nothing on the way waits for a worker, a
 //! policy, stderr or a subscriber of `tracing`. A handler that the application installed is never displaced.
 //! Rejected: undoing the registration with the last runtime (signal-hook cannot bring the default action back, so a
@@ -11,24 +13,22 @@
 //! also tell when a second has passed. That wait is the only clock here.
 //!
 //! The signal thread blocks all other signals: a handler of the application that hangs, perhaps on a lock that a
-//! stuck worker holds, must not hang on this thread. SIGQUIT itself is open there, so that it is delivered even if
-//! every other thread comes to block it. A child made by `fork` without `exec` shares the descriptor: its SIGQUITs
-//! reach the parent. (`exec` sets the default action again.)
+//! stuck worker holds, must not hang on this thread; SIGCONT may have one, which is called as before. SIGQUIT itself
+//! is open there, so that it is delivered even if every other thread comes to block it. A child made by `fork`
+//! without `exec` has the handlers and no thread: SIGQUIT and SIGTSTP do nothing there. (`exec` sets the default
+//! actions again.)
 
 use std::env;
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process;
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
 
-use signal_hook::consts::SIGQUIT;
-use signal_hook::low_level;
+mod register;
+mod serve;
+mod suspend;
 
-use crate::report::{self, Report};
-use crate::sys::signal::{self, Disposition};
+use register::Taken;
 
 /// Whether the runtime listens to signals.
 ///
@@ -37,9 +37,18 @@ use crate::sys::signal::{self, Disposition};
 /// within a second quits with a core dump, as one would without us (so not where SIGQUIT was ignored at the start, as
 /// a script's shell does for `server &`, nor in process 1: there it only ejects).
 ///
-/// When not to use it: in a process where SIGQUIT already means something. A handler that was there first, or a
-/// SIGQUIT that is blocked to be waited for, is left alone and a warning says so. Once taken, SIGQUIT stays ours
-/// until the process ends. `POLITY_SIGNALS=off` in the environment turns it off without a rebuild.
+/// `Ctrl-Z` (SIGTSTP) stops the process, as it would without us, and `fg`, `bg` or `kill -CONT <pid>` (SIGCONT)
+/// continues it. The policies are bypassed from just before to just after: they stay loaded, and tasks run in
+/// built-in order. Where SIGTSTP stops nothing (in process 1, in a process group that no shell looks after, if it was
+/// ignored at the start) the bypass alone is left: it lasts until SIGCONT, and stderr says so. A SIGCONT that follows
+/// no SIGTSTP, but a SIGSTOP or nothing, leaves any bypass as it is; a stop of any kind is not held against a policy.
+///
+/// When not to use it: in a process where these signals already mean something. A handler for SIGQUIT or for SIGTSTP
+/// that was there first is left alone, and so is a signal that is blocked to be waited for; a warning says so, and
+/// the other one is taken all the same. (A handler for SIGCONT is no obstacle; both are called.) A program that will
+/// handle SIGTSTP itself, to restore the terminal for example, should do so before it builds a runtime. Once taken,
+/// a signal stays ours until the process ends. `POLITY_SIGNALS=off` in the environment turns it off without a
+/// rebuild.
 ///
 /// ```
 /// use polity::Signals;
@@ -48,7 +57,7 @@ use crate::sys::signal::{self, Disposition};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Signals {
-    /// SIGQUIT ejects the policies. One registration serves all runtimes of the process.
+    /// SIGQUIT ejects the policies, SIGTSTP bypasses them. One registration serves all runtimes of the process.
     #[default]
     On,
     /// This runtime is not reached by signals, and registers nothing.
@@ -78,14 +87,25 @@ impl Signals {
     }
 }
 
-/// A runtime, as SIGQUIT sees it.
+/// A runtime, as signals see it.
+///
+/// All calls are made on "polity-signal", one after the other. They must not block: the other runtimes of the process
+/// wait for them, and so does the next signal. The thread holds a strong reference meanwhile, so that the implementor
+/// may be dropped there: that must not block either.
 pub(crate) trait Sysrq: Send + Sync {
-    /// Claims and publishes the ejection of the policy, with kind `Sysrq`, and cancels a pending load. `Some` says
-    /// who was ejected (`policy "vtime" ejected (generation 4)`); `None`: there was no policy.
-    ///
-    /// Called on "polity-signal". Must not block: the other runtimes of the process wait for it. The thread holds a
-    /// strong reference meanwhile, so that the implementor may be dropped here: that must not block either.
+    /// SIGQUIT. Claims and publishes the ejection of the policy, with kind `Sysrq`, and cancels a pending load. `Some`
+    /// says who was ejected (`policy "vtime" ejected (generation 4)`); `None`: there was no policy.
     fn sysrq(&self) -> Option<String>;
+
+    /// SIGTSTP: the depth of the bypass grows by one. When this returns, the process may stop at once.
+    fn enter_bypass(&self);
+
+    /// The SIGCONT that ends it: the depth shrinks by one. Called once for each `enter_bypass` that returned.
+    fn leave_bypass(&self);
+
+    /// Any SIGCONT, before the `leave_bypass` that may belong to it: the process may have been stopped for long, and
+    /// the watchdog counts from now on.
+    fn continued(&self);
 }
 
 /// What became of a subscription.
@@ -97,11 +117,11 @@ pub(crate) enum Subscribed {
     /// Reported already, once per process. A later subscription looks again, and then serves this runtime too.
     AlreadyHandledByProcess,
     /// No descriptor or no thread could be had, so sysrq is off: for the caller to report. A later subscription tries
-    /// again, and then serves this runtime too.
+    /// again, and then serves this runtime too. (What became of SIGTSTP has been reported, if it is not ours.)
     Failed(io::Error),
 }
 
-/// Lets SIGQUIT reach this runtime for as long as it lives. The first call of the process registers.
+/// Lets signals reach this runtime for as long as it lives. The first call of the process registers.
 ///
 /// Called on the thread that builds the runtime, before its workers start; the thread should not be pinned, since
 /// the signal thread and the reporter inherit its affinity mask.
@@ -110,7 +130,7 @@ pub(crate) fn subscribe(runtime: Weak<dyn Sysrq>) -> Subscribed {
     runtimes.retain(|runtime| runtime.strong_count() > 0);
     runtimes.push(runtime);
     drop(runtimes);
-    match register_once() {
+    match register::register() {
         Ok(Taken::Ours) => Subscribed::Registered,
         Ok(Taken::Theirs) => Subscribed::AlreadyHandledByProcess,
         Err(error) => Subscribed::Failed(error),
@@ -123,170 +143,16 @@ fn runtimes() -> MutexGuard<'static, Vec<Weak<dyn Sysrq>>> {
     RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whose SIGQUIT is.
-#[derive(Clone, Copy)]
-enum Taken {
-    Ours,
-    Theirs,
-}
-
-/// Takes SIGQUIT unless that has happened. Two builders at once must not both do it, hence one lock around all of it;
-/// the signal thread does not need it.
-fn register_once() -> io::Result<Taken> {
-    static REGISTERED: Mutex<bool> = Mutex::new(false);
-    static SAID: Once = Once::new();
-    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *registered {
-        return Ok(Taken::Ours);
-    }
-    // Between this question and the registration somebody else may register, and would be displaced. (Not if they
-    // use signal-hook too, which calls both.) Nothing in POSIX closes that gap; registering early makes it small.
-    let before = signal::disposition(SIGQUIT)?;
-    let theirs = match before {
-        Disposition::Handled => Some("this process has a handler for it"),
-        // Nothing else blocks SIGQUIT: somebody is waiting for it, or is going to.
-        _ if signal::is_blocked_here(SIGQUIT)? => {
-            Some("the thread that builds the runtime blocks it")
-        }
-        // Ignored is taken too: shells start `server &` in a script like that, and nobody chose it.
-        Disposition::Default | Disposition::Ignored => None,
-    };
-    if let Some(theirs) = theirs {
-        SAID.call_once(|| {
-            report::send(Report::Warn(format!(
-                "SIGQUIT is left alone, sysrq is off: {theirs} (POLITY_SIGNALS=off silences this)"
-            )));
-        });
-        return Ok(Taken::Theirs);
-    }
-    // Where SIGQUIT was ignored, and in process 1, it would do nothing without us: there two of them do not kill.
-    let kills = before == Disposition::Default && process::id() != 1;
-    register(if kills { Again::Quits } else { Again::Asks })?;
-    *registered = true;
-    Ok(Taken::Ours)
-}
-
-/// Starts the thread, then takes the signal: the other way round, a failure would leave a SIGQUIT that does nothing.
-fn register(after_nothing: Again) -> io::Result<()> {
-    // Beforehand, so that no thread has to be created when there is something to say.
-    report::start();
-    let (reader, writer) = UnixStream::pair()?;
-    thread::Builder::new()
-        .name("polity-signal".to_owned())
-        .spawn(move || serve(reader, after_nothing))?;
-    // If this fails, `writer` is dropped, and the thread reads the end of the stream and ends.
-    low_level::pipe::register(SIGQUIT, writer)?;
-    Ok(())
-}
-
-/// What the next SIGQUIT does.
-///
-/// | state | a SIGQUIT                                             | a second passes |
-/// |-------|-------------------------------------------------------|-----------------|
-/// | Asks  | ejects: Asks; there was nothing to eject: Quits (or Asks, where the default action is not to quit) | - |
-/// | Quits | takes the default action, also if a policy was loaded in between: that is what was announced | Asks |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
-    Asks,
-    Quits,
-}
-
-/// The thread "polity-signal".
-fn serve(pipe: UnixStream, after_nothing: Again) {
-    if let Err(error) = signal::block_all_but(SIGQUIT) {
-        report::send(Report::Warn(format!(
-            "other signals may run their handlers on polity-signal: {error}"
-        )));
-    }
-    let mut again = Again::Asks;
-    loop {
-        match wait(&pipe, again) {
-            Ok(Event::Quit) if again == Again::Quits => quit(),
-            Ok(Event::Quit) => {
-                // First eject everywhere, then print.
-                let ejected = eject_all();
-                let line;
-                (again, line) = answer(&ejected, after_nothing);
-                report::send(Report::Stderr(line));
-            }
-            Ok(Event::Second) => again = Again::Asks,
-            Ok(Event::Unregistered) => return,
-            Err(error) => {
-                report::send(Report::Warn(format!("sysrq is off from now on: {error}")));
-                return;
-            }
-        }
-    }
-}
-
-/// What ends a wait.
-enum Event {
-    /// SIGQUIT, once or several times: the kernel does not count them either.
-    Quit,
-    /// A second without one, in [`Again::Quits`].
-    Second,
-    /// The registration failed after the thread had been started.
-    Unregistered,
-}
-
-fn wait(mut pipe: &UnixStream, again: Again) -> io::Result<Event> {
-    pipe.set_read_timeout(match again {
-        Again::Asks => None,
-        Again::Quits => Some(Duration::from_secs(1)),
-    })?;
-    loop {
-        match pipe.read(&mut [0; 64]) {
-            Ok(0) => return Ok(Event::Unregistered),
-            Ok(_) => return Ok(Event::Quit),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(Event::Second),
-                // By SIGQUIT itself, whose byte is there now; by a debugger, which makes the second longer.
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(error),
-            },
-        }
-    }
-}
-
-/// Calls every living runtime, and returns what they did.
-fn eject_all() -> Vec<String> {
-    let runtimes = runtimes().clone();
-    let eject = |runtime: Weak<dyn Sysrq>| {
-        // A panic must cost neither the other runtimes their turn nor the process its sysrq.
-        catch_unwind(AssertUnwindSafe(|| runtime.upgrade()?.sysrq())).unwrap_or_else(|_| {
-            Some("a runtime panicked over it; its policy may still be loaded".to_owned())
-        })
-    };
-    runtimes.into_iter().filter_map(eject).collect()
-}
-
-/// What to print after a SIGQUIT, and what the next one does.
-fn answer(ejected: &[String], after_nothing: Again) -> (Again, String) {
-    if !ejected.is_empty() {
-        let lines: Vec<String> = ejected
-            .iter()
-            .map(|line| format!("polity: SIGQUIT: {line}"))
-            .collect();
-        return (Again::Asks, lines.join("\n"));
-    }
-    let nothing = "polity: SIGQUIT: no policy is loaded, nothing changed";
-    match after_nothing {
-        Again::Asks => (Again::Asks, nothing.to_owned()),
-        Again::Quits => (
-            Again::Quits,
-            format!("{nothing}; again within a second quits"),
-        ),
-    }
-}
-
-/// Ends the process as SIGQUIT would have without us.
-fn quit() -> ! {
-    report::send(Report::Stderr("polity: SIGQUIT again: quitting".to_owned()));
-    // Bounded: a full stderr must not keep a process alive that was told twice to go.
-    report::flush(Duration::from_millis(200));
-    // Raises SIGQUIT with the default action restored; it only comes back if that is not possible.
-    let _ = low_level::emulate_default_handler(SIGQUIT);
-    process::abort()
+/// Calls a runtime, if it still lives. A panic must cost neither the other runtimes their turn nor the process its
+/// sysrq.
+fn call<R>(
+    runtime: &Weak<dyn Sysrq>,
+    f: impl FnOnce(&dyn Sysrq) -> R,
+) -> Option<thread::Result<R>> {
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        runtime.upgrade().map(|runtime| f(&*runtime))
+    }));
+    called.transpose()
 }
 
 #[cfg(test)]

@@ -1,30 +1,83 @@
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{self, Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
+use signal_hook::consts::{SIGCONT, SIGQUIT, SIGTSTP};
+use signal_hook::low_level::pipe;
+
+use super::serve::{Again, Clock, Woken, answer, wait};
 use super::*;
+use crate::report;
 
-// What a process does on SIGQUIT is tried on processes of its own: this binary again, with `PART` saying which
+mod suspend;
+
+// What a process does on a signal is tried on processes of its own: this binary again, with `PART` saying which
 // part to play in `the_child_of_the_other_tests`. Parent and child wait for each other's lines.
 
 const PART: &str = "POLITY_SIGNALS_TEST_PART";
 
+/// Longer than any test takes. A child that says nothing for so long is killed, and its test fails.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// A runtime with policies to throw out, one per SIGQUIT, from the back.
-struct Fake(Mutex<Vec<&'static str>>);
+struct Fake {
+    name: &'static str,
+    policies: Mutex<Vec<&'static str>>,
+    /// The call that waits until the parent says "go".
+    held: Option<&'static str>,
+}
+
+static GO: Barrier = Barrier::new(2);
+
+impl Fake {
+    fn hold_in(&self, call: &'static str) {
+        if self.held == Some(call) {
+            GO.wait();
+        }
+    }
+}
 
 impl Sysrq for Fake {
     fn sysrq(&self) -> Option<String> {
-        let policy = self.0.lock().unwrap().pop();
+        let policy = self.policies.lock().unwrap().pop();
         say(&format!("asked for {policy:?}"));
         assert_ne!(policy, Some("panics"));
+        if policy.is_some() {
+            self.hold_in("sysrq");
+        }
         policy.map(|policy| format!("policy {policy:?} ejected (generation 1)"))
+    }
+
+    fn enter_bypass(&self) {
+        say(&format!("{} enters", self.name));
+        self.hold_in("enter_bypass");
+    }
+
+    fn leave_bypass(&self) {
+        say(&format!("{} leaves", self.name));
+    }
+
+    fn continued(&self) {
+        say(&format!("{} goes on", self.name));
     }
 }
 
 /// Subscribes a runtime with one policy, says what came of it, and returns it to be kept alive.
 fn runtime(policy: &'static str) -> Arc<dyn Sysrq> {
-    let runtime: Arc<dyn Sysrq> = Arc::new(Fake(Mutex::new(vec![policy])));
+    held_runtime(policy, None)
+}
+
+fn held_runtime(name: &'static str, held: Option<&'static str>) -> Arc<dyn Sysrq> {
+    let policies = Mutex::new(vec![name]);
+    let runtime: Arc<dyn Sysrq> = Arc::new(Fake {
+        name,
+        policies,
+        held,
+    });
     say(&format!("{:?}", subscribe(Arc::downgrade(&runtime))));
     runtime
 }
@@ -36,51 +89,100 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
+/// Says so whenever the signal has been handled, by a handler of the application: if it was registered after ours,
+/// then ours has run before it.
+fn tell_of(signal: i32, line: &'static str) {
+    let (mut reader, writer) = UnixStream::pair().unwrap();
+    pipe::register(signal, writer).unwrap();
+    thread::spawn(move || {
+        while reader.read_exact(&mut [0]).is_ok() {
+            say(line);
+        }
+    });
+}
+
 #[test]
 fn the_child_of_the_other_tests() {
     let Ok(part) = env::var(PART) else { return };
     let lines = report::tests::Lines::default();
     tracing::subscriber::set_global_default(lines.clone()).unwrap();
-    if part == "handles" {
-        signal_hook::flag::register(SIGQUIT, Arc::default()).unwrap();
+    match part.as_str() {
+        "handles SIGQUIT" => tell_of(SIGQUIT, "saw SIGQUIT"),
+        "handles SIGTSTP" => tell_of(SIGTSTP, "saw SIGTSTP"),
+        "handles SIGCONT" => tell_of(SIGCONT, "saw SIGCONT"),
+        _ => {}
     }
-    let _alive = match part.as_str() {
+    let mut alive = match part.as_str() {
         "three" => vec![runtime("a"), runtime("panics"), runtime("b")],
         "late" => {
             drop(runtime("a"));
             vec![runtime("b")]
         }
+        "held in sysrq" => vec![held_runtime("a", Some("sysrq"))],
+        "held in enter_bypass" => vec![held_runtime("a", Some("enter_bypass"))],
         _ => vec![runtime("a")],
     };
-    if ["handles", "blocks"].contains(&part.as_str()) {
-        runtime("b");
-        report::flush(Duration::from_secs(60));
+    if part.starts_with("handles") || part == "blocks" {
+        alive.push(runtime("b"));
+        report::flush(DEADLINE);
         lines.take().iter().for_each(|line| say(line));
+    }
+    if part == "tells" || part == "held in sysrq" {
+        tell_of(SIGTSTP, "saw SIGTSTP");
+        tell_of(SIGQUIT, "saw SIGQUIT");
     }
     say("ready");
     // The parent closes stdin when it has seen enough, or is gone.
-    io::stdin().read_line(&mut String::new()).unwrap();
-    report::flush(Duration::from_secs(60));
+    for line in io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "go" => drop(GO.wait()),
+            "build" => alive.push(runtime("b")),
+            other => panic!("{other}"),
+        }
+    }
+    report::flush(DEADLINE);
     process::exit(0);
+}
+
+/// Where the child stands among the processes of this terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Wherever this process is.
+    Ours,
+    /// As a shell with job control does for each command: it can be stopped.
+    Own,
+    /// In a session of its own: nobody there could continue it.
+    Orphaned,
 }
 
 struct Process {
     child: Child,
     said: BufReader<ChildStdout>,
+    /// Dropped when the test is over.
+    _deadline: Sender<()>,
 }
 
 impl Process {
-    /// Starts the child in `part`, with SIGQUIT as `env` sets it up, and waits until it is ready. Returns what it
-    /// said before.
-    fn start(part: &str, sigquit: &str, stderr: Stdio) -> (Process, Vec<String>) {
+    /// Starts the child in `part`, with signals as this option of `env` sets them up, and waits until it is ready.
+    /// Returns what it said before.
+    fn start(part: &str, signals: &str, stderr: Stdio) -> (Process, Vec<String>) {
+        Process::start_in(Group::Ours, part, signals, stderr)
+    }
+
+    fn start_in(group: Group, part: &str, signals: &str, stderr: Stdio) -> (Process, Vec<String>) {
         let (_, module) = module_path!().split_once("::").unwrap();
-        let mut child = Command::new("sh")
-            .args([
-                "-c",
-                r#"ulimit -c 0; exec env --default-signal=QUIT env "$@""#,
-                "sh",
-                sigquit,
-            ])
+        let setsid = match group {
+            Group::Orphaned => "setsid",
+            Group::Own | Group::Ours => "",
+        };
+        let script =
+            format!(r#"ulimit -c 0; exec {setsid} env --default-signal=QUIT,TSTP,CONT env "$@""#);
+        let mut command = Command::new("sh");
+        if group == Group::Own {
+            command.process_group(0);
+        }
+        let mut child = command
+            .args(["-c", &script, "sh", signals])
             .arg(env::current_exe().unwrap())
             .arg(format!("{module}::the_child_of_the_other_tests"))
             .args(["--exact", "--nocapture"])
@@ -92,7 +194,11 @@ impl Process {
             .spawn()
             .unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
-        let mut process = Process { child, said };
+        let mut process = Process {
+            _deadline: kill_after_the_deadline(child.id()),
+            child,
+            said,
+        };
         let mut before = Vec::new();
         loop {
             match process
@@ -106,12 +212,12 @@ impl Process {
     }
 
     /// To the process, not to a thread: the kernel chooses who takes it.
+    fn signal(&self, name: &str) {
+        kill(name, self.child.id());
+    }
+
     fn sigquit(&self) {
-        let id = self.child.id().to_string();
-        let status = Command::new("sh")
-            .args(["-c", r#"kill -QUIT "$1""#, "sh", &id])
-            .status();
-        assert!(status.unwrap().success());
+        self.signal("QUIT");
     }
 
     fn next_said(&mut self) -> Option<String> {
@@ -143,6 +249,33 @@ impl Process {
             .filter(|line| line.starts_with("polity: "));
         lines.collect()
     }
+}
+
+/// A stopped child would stay for ever.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(signal: &str, process: u32) {
+    let id = process.to_string();
+    let status = Command::new("sh")
+        .args(["-c", r#"kill -"$1" "$2""#, "sh", signal, &id])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// Unless what it returns is dropped before.
+fn kill_after_the_deadline(process: u32) -> Sender<()> {
+    let (sender, over) = channel();
+    thread::spawn(move || {
+        if over.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            kill("KILL", process);
+        }
+    });
+    sender
 }
 
 const DEFAULT: &str = "--default-signal=QUIT";
@@ -226,25 +359,22 @@ fn a_runtime_that_is_gone_is_not_asked() {
     process.asks_for(Some("b"));
 }
 
-/// Checks that SIGQUIT is left to the application, and that this is said once.
-fn check_left_alone(part: &str, sigquit: &str, why: &str) {
-    let (_process, said) = Process::start(part, sigquit, Stdio::null());
-    let warning = format!(
-        "WARN polity: message=SIGQUIT is left alone, sysrq is off: {why} (POLITY_SIGNALS=off silences this)"
-    );
-    assert_eq!(
-        said,
-        [
-            "AlreadyHandledByProcess",
-            "AlreadyHandledByProcess",
-            &warning
-        ]
-    );
+/// Checks that a signal is left to the application, and that this is said once. Returns the child.
+fn check_left_alone(part: &str, signals: &str, subscribed: &str, warning: &str) -> Process {
+    let (process, said) = Process::start_in(Group::Own, part, signals, Stdio::null());
+    let warning = format!("WARN polity: message={warning} (POLITY_SIGNALS=off silences this)");
+    assert_eq!(said, [subscribed, subscribed, &warning]);
+    process
 }
 
 #[test]
 fn a_sigquit_that_the_application_handles_is_left_alone_and_that_is_said_once() {
-    check_left_alone("handles", DEFAULT, "this process has a handler for it");
+    check_left_alone(
+        "handles SIGQUIT",
+        DEFAULT,
+        "AlreadyHandledByProcess",
+        "SIGQUIT is left alone, sysrq is off: this process has a handler for it",
+    );
 }
 
 #[test]
@@ -252,7 +382,8 @@ fn a_sigquit_that_the_application_blocks_to_wait_for_it_is_left_alone_and_that_i
     check_left_alone(
         "blocks",
         "--block-signal=QUIT",
-        "the thread that builds the runtime blocks it",
+        "AlreadyHandledByProcess",
+        "SIGQUIT is left alone, sysrq is off: the thread that builds the runtime blocks it",
     );
 }
 
@@ -264,16 +395,13 @@ fn where_the_default_action_was_not_to_quit_the_answer_does_not_promise_it() {
 }
 
 #[test]
-fn the_offer_to_quit_ends_after_a_second() {
+fn a_wait_ends_with_the_bell_after_a_second_or_without_anybody_to_ring() {
     let (reader, mut writer) = UnixStream::pair().unwrap();
-    assert!(matches!(wait(&reader, Again::Quits), Ok(Event::Second)));
+    assert_eq!(wait(&reader, Clock::Second).unwrap(), Woken::Second);
     writer.write_all(b"XX").unwrap();
-    assert!(matches!(wait(&reader, Again::Asks), Ok(Event::Quit)));
+    assert_eq!(wait(&reader, Clock::Off).unwrap(), Woken::Bell);
     drop(writer);
-    assert!(matches!(
-        wait(&reader, Again::Asks),
-        Ok(Event::Unregistered)
-    ));
+    wait(&reader, Clock::Off).unwrap_err();
 }
 
 #[test]

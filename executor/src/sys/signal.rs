@@ -1,9 +1,9 @@
-//! Dispositions and masks of signals: what signal-hook does not tell.
+//! Dispositions and masks of signals: what signal-hook does not tell. [`suspend`] is what it does not do.
 //!
 //! Not a place for handlers: those are signal-hook's, and what a signal means is decided in `signals.rs`.
-//! Called by `signals.rs`, on the thread that starts a runtime (the two questions) and on "polity-signal" (the
-//! mask), with the registration lock held and without any lock respectively.
-//! Invariant: nothing here changes a disposition, and a mask is changed for the calling thread only.
+//! Called by `signals.rs`, on the thread that starts a runtime (what is, what is blocked) and on "polity-signal"
+//! (what is pending, the mask), with the registration lock held and without any lock respectively.
+//! Invariant: nothing in this file changes a disposition, and a mask is changed for the calling thread only.
 //! Rejected: `SigCgt`, `SigIgn` and `SigBlk` of `/proc/self/status`. They need no unsafe, but a mounted `/proc`,
 //! and show the mask of the main thread instead of ours.
 
@@ -12,6 +12,8 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use libc::c_int;
+
+pub(crate) mod suspend;
 
 /// What the process does when a signal arrives, as the kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,31 @@ pub(crate) fn is_blocked_here(signal: c_int) -> io::Result<bool> {
     // SAFETY: `assume_init` requires (1) an initialized value: the call above returned 0, so it has written the
     // set, which is an array of integers.
     let mask = unsafe { mask.assume_init() };
-    // SAFETY: `sigismember` requires (1) a pointer to an initialized set: `mask` is one, and is only read.
-    match unsafe { libc::sigismember(&raw const mask, signal) } {
+    contains(&mask, signal)
+}
+
+/// Whether `signal` has come and waits for the calling thread, which blocks it: a signal to this thread alone, or one
+/// to the process that no other thread has taken yet.
+///
+/// # Errors
+///
+/// `EINVAL` if there is no such signal.
+pub(crate) fn is_pending_here(signal: c_int) -> io::Result<bool> {
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigpending` requires (1) a pointer that is good for writing a set: `pending` is a local of that type.
+    let rc = unsafe { libc::sigpending(pending.as_mut_ptr()) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `assume_init` requires (1) an initialized value: the call above returned 0, so it has written the
+    // set, which is an array of integers.
+    let pending = unsafe { pending.assume_init() };
+    contains(&pending, signal)
+}
+
+fn contains(set: &libc::sigset_t, signal: c_int) -> io::Result<bool> {
+    // SAFETY: `sigismember` requires (1) a pointer to an initialized set: a reference is one, and is only read.
+    match unsafe { libc::sigismember(set, signal) } {
         -1 => Err(io::Error::last_os_error()),
         member => Ok(member == 1),
     }
@@ -116,8 +141,30 @@ pub(crate) fn block_all_but(signal: c_int) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Waits until this child stops, and says by which signal. It must not end.
+    pub(crate) fn wait_until_stopped(child: u32) -> c_int {
+        let status = wait(child, libc::WUNTRACED).unwrap();
+        assert!(libc::WIFSTOPPED(status), "it ended: {status:#x}");
+        libc::WSTOPSIG(status)
+    }
+
+    /// Whether this child has stopped and nobody was told yet.
+    pub(crate) fn has_stopped(child: u32) -> bool {
+        wait(child, libc::WUNTRACED | libc::WNOHANG).is_some()
+    }
+
+    /// The status of the child if it has changed.
+    fn wait(child: u32, options: c_int) -> Option<c_int> {
+        let child = child.try_into().unwrap();
+        let mut status = 0;
+        // SAFETY: `waitpid` requires (1) null or a pointer that is good for writing an integer: `status` is a local.
+        let pid = unsafe { libc::waitpid(child, &raw mut status, options) };
+        assert_ne!(pid, -1, "{}", io::Error::last_os_error());
+        (pid == child).then_some(status)
+    }
 
     #[test]
     fn a_signal_that_nobody_asked_for_has_the_default_disposition() {
@@ -140,6 +187,7 @@ mod tests {
     fn a_signal_that_does_not_exist_is_an_error() {
         assert!(disposition(4000).is_err());
         assert!(is_blocked_here(4000).is_err());
+        assert!(is_pending_here(4000).is_err());
         assert!(block_all_but(4000).is_err());
     }
 
