@@ -224,6 +224,7 @@ impl Builder {
             exits: Arc::clone(&exits),
             sysrqs: Arc::clone(&sysrqs),
             spares: Arc::clone(&spares),
+            watch: Arc::clone(&watch),
             tokio,
         });
         let control = Control::new(core, requests, control, exits, sysrqs, Arc::clone(&watch));

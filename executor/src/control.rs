@@ -52,6 +52,8 @@ pub(crate) enum Request {
     PolicyEnded,
     /// Sysrq: a load that has not been published must not be.
     CancelLoads,
+    /// Print what sysrq has thrown out.
+    PrintDump,
     /// The watchdog is awake: look after it.
     WorkBegan,
     Shutdown,
@@ -124,6 +126,8 @@ pub(crate) struct Control {
     waiting: VecDeque<Load>,
     retiring: Vec<Retiring>,
     loads: u64,
+    /// What sysrq has thrown out, until it has been printed.
+    to_print: Option<Arc<ExitInfo>>,
     guard: Guard,
 }
 
@@ -210,6 +214,7 @@ impl Control {
             waiting: VecDeque::new(),
             retiring: Vec::new(),
             loads: 0,
+            to_print: None,
         }
     }
 
@@ -220,6 +225,10 @@ impl Control {
                 Some(Request::Load(load)) => self.waiting.push_back(load),
                 Some(Request::InitDone { load, result }) => self.init_done(load, result),
                 Some(Request::CancelLoads) => self.cancel_loads(),
+                Some(Request::PrintDump) => {
+                    self.collect_retired();
+                    self.print_dump();
+                }
                 Some(Request::Shutdown) => break,
                 Some(Request::PolicyEnded | Request::WorkBegan) | None => {}
             }
@@ -372,11 +381,8 @@ impl Control {
             retired.complete_exit_info();
             if let Some(info) = retired.exit_info() {
                 report::send(Report::Ended(Arc::clone(&info)));
-                // The person who sent the signal wants to see it.
-                if info.kind == ExitKind::Sysrq
-                    && let Some(dump) = &info.dump
-                {
-                    report::send(Report::Stderr(dump.to_string()));
+                if info.kind == ExitKind::Sysrq {
+                    self.to_print = Some(Arc::clone(&info));
                 }
                 self.exits.add(info);
             }
@@ -385,6 +391,14 @@ impl Control {
         }
         // Parked workers keep the old generation cached until they pass through their cycle.
         self.core.kick_all();
+    }
+
+    /// For the person who sent the signal. Indented, so that it can be told from other lines.
+    fn print_dump(&mut self) {
+        if let Some(dump) = self.to_print.take().and_then(|info| info.dump.clone()) {
+            let lines: Vec<String> = dump.lines().map(|line| format!("  {line}")).collect();
+            report::send(Report::Stderr(lines.join("\n")));
+        }
     }
 
     /// `exit` and drop for those that no worker can be inside of any more.

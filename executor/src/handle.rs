@@ -21,6 +21,7 @@ use crate::machine::RealMachine;
 use crate::signals::Sysrq;
 use crate::spares::Spares;
 use crate::sys::tls;
+use crate::watch::Watch;
 
 /// What the handles of one runtime share.
 pub(crate) struct Shared {
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     /// Counts SIGQUITs.
     pub(crate) sysrqs: Arc<AtomicU64>,
     pub(crate) spares: Arc<Spares>,
+    pub(crate) watch: Arc<Watch>,
     /// Not in the core, which lives for ever: the handle keeps two descriptors open.
     pub(crate) tokio: tokio::runtime::Handle,
 }
@@ -49,11 +51,22 @@ impl Sysrq for Shared {
         ))
     }
 
-    fn enter_bypass(&self) {}
+    fn print_dump(&self) {
+        // After a shutdown there is nothing to print.
+        let _ = self.control.send(Request::PrintDump);
+    }
 
-    fn leave_bypass(&self) {}
+    fn enter_bypass(&self) {
+        self.core.enter_bypass();
+    }
 
-    fn continued(&self) {}
+    fn leave_bypass(&self) {
+        self.core.leave_bypass();
+    }
+
+    fn continued(&self) {
+        self.watch.continued();
+    }
 }
 
 /// A runtime, to be cloned and passed around. Outliving the [`Runtime`](crate::Runtime) is fine: spawned tasks are

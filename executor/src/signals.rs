@@ -97,6 +97,9 @@ pub(crate) trait Sysrq: Send + Sync {
     /// says who was ejected (`policy "vtime" ejected (generation 4)`); `None`: there was no policy.
     fn sysrq(&self) -> Option<String>;
 
+    /// The line about the ejection is on its way: what the runtime looked like should follow it. Must not block either.
+    fn print_dump(&self);
+
     /// SIGTSTP: the depth of the bypass grows by one. When this returns, the process may stop at once.
     fn enter_bypass(&self);
 

@@ -42,6 +42,8 @@ pub(crate) struct Watch {
     /// Nothing runs, so nobody ticks.
     asleep: AtomicBool,
     stopped: AtomicBool,
+    /// A SIGCONT came: what has passed since the last tick is nobody's.
+    continued: AtomicBool,
 }
 
 /// What the thread on duty does after a round.
@@ -69,6 +71,7 @@ impl Watch {
             beat: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            continued: AtomicBool::new(false),
         }
     }
 
@@ -78,6 +81,9 @@ impl Watch {
         // Ordering, for `beat`, `asleep`, `duty` and `stopped`: Relaxed; hints between two threads that look again soon.
         self.beat.fetch_add(1, Ordering::Relaxed);
         self.asleep.store(false, Ordering::Relaxed);
+        if self.continued.swap(false, Ordering::Relaxed) {
+            dog.rebase();
+        }
         let (findings, next) = dog.tick();
         let mut last_resort = None;
         for finding in findings {
@@ -158,6 +164,11 @@ impl Watch {
 
     pub(crate) fn is_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed)
+    }
+
+    /// The process may have been stopped until now.
+    pub(crate) fn continued(&self) {
+        self.continued.store(true, Ordering::Relaxed);
     }
 
     /// Ends the thread.

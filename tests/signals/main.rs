@@ -161,10 +161,22 @@ struct Process {
 }
 
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    lines_that(from, |_| true)
+}
+
+/// The dump that follows an ejection is indented.
+fn lines_but_dumps(from: impl Read + Send + 'static) -> Receiver<String> {
+    lines_that(from, |line| !line.starts_with("  "))
+}
+
+fn lines_that(
+    from: impl Read + Send + 'static,
+    wanted: impl Fn(&str) -> bool + Send + 'static,
+) -> Receiver<String> {
     let (line, lines) = channel();
     thread::spawn(move || {
         for text in BufReader::new(from).lines().map_while(Result::ok) {
-            if line.send(text).is_err() {
+            if wanted(&text) && line.send(text).is_err() {
                 break;
             }
         }
@@ -194,7 +206,7 @@ impl Process {
         let process = Process {
             commands: child.stdin.take(),
             said: lines(child.stdout.take().unwrap()),
-            stderr: lines(child.stderr.take().unwrap()),
+            stderr: lines_but_dumps(child.stderr.take().unwrap()),
             child,
         };
         process.expect("ready");

@@ -75,6 +75,9 @@ fn answer_all(inbox: &Inbox, again: &mut Again, suspend: &mut Suspend) -> io::Re
         let line;
         (*again, line) = answer(&ejected, after_nothing);
         report::send(Report::Stderr(line));
+        if !ejected.is_empty() {
+            print_dumps();
+        }
     }
     if go_on {
         suspend.answer(Event::Cont, inbox)?;
@@ -156,6 +159,13 @@ fn eject_all() -> Vec<String> {
     };
     let runtimes = runtimes().clone();
     runtimes.into_iter().filter_map(eject).collect()
+}
+
+fn print_dumps() {
+    let runtimes = runtimes().clone();
+    for runtime in runtimes {
+        let _ = call(&runtime, |it| it.print_dump());
+    }
 }
 
 /// Ends the process as SIGQUIT would have without us.

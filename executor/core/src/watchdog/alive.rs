@@ -56,6 +56,15 @@ impl AliveClock {
         self.alive
     }
 
+    /// All time since the last tick is lost.
+    pub(super) fn rebase(&mut self, wall: u64) {
+        let elapsed = wall.saturating_sub(self.wall);
+        if elapsed > 0 {
+            self.lost.push_back((wall, elapsed));
+            self.wall = wall;
+        }
+    }
+
     /// The machine's time of this tick.
     pub(super) fn wall(&self) -> u64 {
         self.wall

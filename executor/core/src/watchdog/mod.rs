@@ -149,6 +149,11 @@ impl<M: Machine> Watchdog<M> {
         (findings, next)
     }
 
+    /// The process was stopped until now: the time since the last tick counts for nobody.
+    pub fn rebase(&mut self) {
+        self.clock.rebase(self.core.machine.now());
+    }
+
     /// A thread is going to sit down in `seat`, which is vacant, to do the work of `worker`.
     pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) {
         self.core.stand_in(seat, worker, cause);
