@@ -19,6 +19,7 @@ use polity_policy::{
     WorkerId,
 };
 
+use crate::WATCHED;
 use crate::callback::Callback;
 use crate::hosting::batch::{Departed, Notes};
 use crate::hosting::host::HostCall;
@@ -142,7 +143,7 @@ impl<M: Machine> HostCall<'_, M> {
         let activity = &self.local.seat.activity;
         // Orders the end of the poll before the look at `takes_turns`: see `Core::stand_in`.
         self.core.machine.light_fence();
-        let in_turn = activity.takes_turns();
+        let in_turn = WATCHED && activity.takes_turns();
         if in_turn && !self.await_turn() {
             return Verdict::Dropped;
         }

@@ -27,6 +27,7 @@
 //! Rejected: a lock around each call (nobody waits for a policy), a compare-and-swap on both ends (cost), acknowledgement
 //! by the stuck thread (it is stuck).
 
+use crate::WATCHED;
 use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 
 /// See the [module](self).
@@ -52,6 +53,9 @@ impl CallWord {
     /// For the seat's thread: it is inside from now on. Returns the call's number.
     #[inline]
     pub(crate) fn enter(&self) -> u64 {
+        if !WATCHED {
+            return 0;
+        }
         // Ordering: Relaxed load; only this thread writes.
         let call = self.count.load(Ordering::Relaxed) + 1;
         // Ordering: Release pairs with the Acquire in `in_flight`: what the thread has in its hands was written before.
@@ -63,6 +67,9 @@ impl CallWord {
     #[inline]
     #[must_use]
     pub(crate) fn leave(&self, call: u64, light_fence: impl FnOnce()) -> bool {
+        if !WATCHED {
+            return true;
+        }
         // Ordering: Release pairs with the Acquire in `revoke`. (Leave)
         self.count.store(call + 1, Ordering::Release);
         light_fence();

@@ -11,6 +11,7 @@ use std::task::Context;
 
 use polity_policy::{EnqueueReason, Stopped};
 
+use crate::WATCHED;
 use crate::hosting::Generation;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
@@ -59,7 +60,8 @@ impl<M: Machine> Worker<M> {
     /// The task is in its policy's hands no longer.
     #[inline]
     fn leave_census(&self, header: &Header) {
-        if let Some(generation) = &self.generation
+        if WATCHED
+            && let Some(generation) = &self.generation
             && header.take_counted()
             && header.seen_by() == generation.number.number()
         {
