@@ -22,7 +22,7 @@ use crate::seat::Place;
 use crate::task::custody::State;
 use crate::task::header::Header;
 use crate::task::slab;
-use crate::task::token::{Resting, Token, claim, claim_in_hand};
+use crate::task::token::{Resting, Token, claim, claim_in_hand, requeue_held};
 use crate::worker::Local;
 
 /// One worker's way through the door: the host that its callbacks see.
@@ -225,9 +225,9 @@ impl<M: Machine> HostCall<'_, M> {
             let mut claimed = false;
             // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
             fifo.push_with(at, || {
-                let token = claim_in_hand(header, seen, tag, self.seat())?;
+                let entry = requeue_held(header, seen, tag, number)?;
                 claimed = true;
-                Some(token.queue(tag, number))
+                Some(entry)
             });
             if claimed {
                 if self.is_revoked() {

@@ -102,6 +102,11 @@ impl Threads {
         }
     }
 
+    /// The count of polls at this tick.
+    pub(super) fn polls(&self, seat: SeatId) -> u64 {
+        self.seen[seat.index()].polls
+    }
+
     /// For how long this thread has been seen in one poll; 0 if it is in none.
     pub(super) fn in_poll_for(&self, seat: SeatId) -> u64 {
         let seen = &self.seen[seat.index()];
