@@ -25,6 +25,9 @@ use crate::task::slab;
 use crate::task::token::{Resting, Token, claim, claim_in_hand, requeue_held};
 use crate::worker::Local;
 
+/// Tasks that one `move_to_local` moves, so that the lock is not held, and the callback does not take, for long.
+const MOST_MOVED: usize = 1024;
+
 /// One worker's way through the door: the host that its callbacks see.
 pub(crate) struct HostCall<'a, M: Machine> {
     pub(crate) core: &'static Core<M>,
@@ -368,7 +371,8 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
             return 0;
         };
         // Not more than this worker's share: the others are about to ask too.
-        let at_most = at_most.min(fifo.len().div_ceil(self.core.worker_count()));
+        let share = fifo.len().div_ceil(self.core.worker_count());
+        let at_most = at_most.min(share).min(MOST_MOVED);
         if at_most == 0 {
             return 0;
         }
