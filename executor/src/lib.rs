@@ -60,6 +60,7 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod guard;
 mod handle;
 mod machine;
 mod panics;
