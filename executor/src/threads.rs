@@ -67,7 +67,11 @@ pub(crate) fn start_spare(
     seat: SeatId,
 ) -> io::Result<JoinHandle<()>> {
     let name = format!("{}-spare", config.name);
-    start(name, handle, config, seat, |thread| thread.wait_as_spare())
+    start(name, handle, config, seat, |thread| {
+        // It was started by whoever builds the runtime, perhaps a pinned thread.
+        affinity::restore();
+        thread.wait_as_spare();
+    })
 }
 
 fn start(

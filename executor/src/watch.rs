@@ -23,7 +23,7 @@ use crate::handle::Handle;
 use crate::machine::RealMachine;
 use crate::report::{self, Report};
 use crate::spares::Spares;
-use crate::sys::thread as sys_thread;
+use crate::sys::{affinity, thread as sys_thread};
 use crate::threads;
 
 const BY_WATCHDOG: u8 = 0;
@@ -119,7 +119,11 @@ impl Watch {
                 _ => {}
             }
         }
-        dog.note_exhausted(exhausted);
+        if dog.note_exhausted(exhausted) {
+            report::send(Report::Warn(
+                "a worker is stuck and no spare is left (Builder::spares): what waits on it goes on waiting".to_owned(),
+            ));
+        }
         if let Some((worker, cause)) = last_resort
             && self.core.is_vacant(self.last_seat)
             && self.duty.load(Ordering::Relaxed) == BY_WATCHDOG
@@ -211,7 +215,10 @@ pub(crate) fn start(
     let machine = handle.core().machine();
     let thread = thread::Builder::new()
         .name("polity-watchdog".to_owned())
-        .spawn(move || watch.run(&handle, &control))?;
+        .spawn(move || {
+            affinity::restore();
+            watch.run(&handle, &control);
+        })?;
     let _ = machine.watchdog.set(thread.thread().clone());
     Ok(thread)
 }

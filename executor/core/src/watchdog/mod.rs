@@ -176,10 +176,13 @@ impl<M: Machine> Watchdog<M> {
         true
     }
 
-    /// Whether a spare was needed at this tick, and there was none. Counted once for each time that this lasts.
-    pub fn note_exhausted(&mut self, exhausted: bool) {
-        self.counts.spares_exhausted += u64::from(exhausted && !self.exhausted);
+    /// Whether a spare was needed at this tick, and there was none. Counted once for as long as this lasts; `true` says that
+    /// it begins.
+    pub fn note_exhausted(&mut self, exhausted: bool) -> bool {
+        let begins = exhausted && !self.exhausted;
+        self.counts.spares_exhausted += u64::from(begins);
         self.exhausted = exhausted;
+        begins
     }
 
     fn count(&mut self, findings: &[Finding]) {
