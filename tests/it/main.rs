@@ -6,6 +6,7 @@ mod bad_input;
 mod contract;
 mod dispatch_loop;
 mod join;
+mod panics;
 mod policy_life;
 mod runtime;
 mod scheduling;

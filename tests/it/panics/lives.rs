@@ -1,0 +1,242 @@
+//! Panics at the two ends of a policy's life: in `name` and `init` they refuse the load, in `exit` and drop they come too
+//! late to matter.
+
+use std::fmt;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+
+use polity::{
+    Callback as CoreCallback, ExitKind, InitError, LoadError, LoadRefused, Policy, Runtime,
+};
+use polity_policies::{Callback, Fault, Faulty, Fifo};
+use polity_tests::{check, receive, within};
+
+use super::{
+    Bomb, Churn, EndlessBomb, check_every_worker_works, check_panic, load_while_busy,
+    throw_endless_bomb,
+};
+use crate::workload::{Script, exit_of, expect_ordered_panics};
+
+/// Loads `bad` under a churn over a good policy, which must not notice.
+#[track_caller]
+fn refusal_of(bad: impl Policy) -> LoadError {
+    within(|| {
+        let runtime = polity_tests::runtime(2);
+        let good = runtime.load(Fifo::new()).unwrap();
+        let churn = Churn::start(&runtime);
+        let error = runtime.load(bad).unwrap_err();
+        assert_eq!(runtime.policy().unwrap().generation, good);
+        churn.finish();
+        check_every_worker_works(&runtime);
+        let next = runtime.load(Fifo::new()).unwrap();
+        assert_eq!(runtime.policy().unwrap().generation, next);
+        error
+    })
+}
+
+fn panicked_in(callback: CoreCallback, message: &str) -> LoadError {
+    LoadError::Refused(LoadRefused::Panicked {
+        callback,
+        message: message.to_owned(),
+    })
+}
+
+const NOT_TEXT: &str = "(a panic payload that is not text)";
+
+#[test]
+fn an_init_that_throws_a_payload_that_panics_when_dropped_is_refused() {
+    let bad = Script::new("bomber").init(|_| throw_endless_bomb());
+    assert_eq!(refusal_of(bad), panicked_in(CoreCallback::Init, NOT_TEXT));
+}
+
+/// An error of `init` that panics when it is printed, and when it is dropped.
+#[derive(Debug)]
+struct BadError {
+    text: Option<&'static str>,
+    _bomb: Option<Bomb>,
+}
+
+impl fmt::Display for BadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.expect("an error that prints, as ordered"))
+    }
+}
+
+impl std::error::Error for BadError {}
+
+#[test]
+fn an_error_of_init_that_cannot_be_printed_or_dropped_is_refused_as_a_panic() {
+    expect_ordered_panics();
+    let unprintable = || -> InitError {
+        let (text, _bomb) = (None, None);
+        Box::new(BadError { text, _bomb })
+    };
+    let bad = Script::new("unprintable").init(move |_| Err(unprintable()));
+    let text = "an error that prints, as ordered";
+    assert_eq!(refusal_of(bad), panicked_in(CoreCallback::Init, text));
+
+    let undroppable = || -> InitError {
+        let (text, _bomb) = (Some("no"), Some(Bomb("the error, as ordered")));
+        Box::new(BadError { text, _bomb })
+    };
+    let bad = Script::new("undroppable").init(move |_| Err(undroppable()));
+    let text = "the error, as ordered";
+    assert_eq!(refusal_of(bad), panicked_in(CoreCallback::Init, text));
+}
+
+#[test]
+fn a_policy_that_init_refused_may_panic_in_its_drop() {
+    expect_ordered_panics();
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&dropped);
+    let bad = Script::new("bad_to_the_end")
+        .init(|_| Err("no".into()))
+        .dropped(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            panic!("in drop, as ordered");
+        });
+    let refused = LoadError::Refused(LoadRefused::Init("no".to_owned()));
+    assert_eq!(refusal_of(bad), refused);
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
+}
+
+/// A policy that panics in `exit`, in its drop, or in both.
+fn bad_end(
+    exit: bool,
+    drop: bool,
+    endless: bool,
+    say: impl Fn(&str) + Send + Sync + 'static,
+) -> Script {
+    let say = Arc::new(say);
+    let say_drop = Arc::clone(&say);
+    let throw = move |text: &'static str| {
+        if endless {
+            resume_unwind(Box::new(EndlessBomb));
+        }
+        panic!("{text}");
+    };
+    Script::new("bad_end")
+        .exit(move |_| {
+            say("exit");
+            if exit {
+                throw("in exit, as ordered");
+            }
+        })
+        .dropped(move || {
+            say_drop("drop");
+            if drop {
+                throw("in drop, as ordered");
+            }
+        })
+}
+
+/// How a policy can end.
+const ENDS: [fn(&Runtime) -> ExitKind; 3] = [
+    |runtime| {
+        runtime.unload();
+        ExitKind::Unload
+    },
+    |runtime| {
+        runtime.load(Fifo::new()).unwrap();
+        ExitKind::Swap
+    },
+    |runtime| {
+        runtime.eject("as ordered");
+        ExitKind::Ejected
+    },
+];
+
+#[test]
+fn panics_in_exit_and_drop_change_nothing_for_the_policy_that_came_next() {
+    expect_ordered_panics();
+    check(2, |runtime| {
+        for end in ENDS {
+            for (exit, drop, endless) in [
+                (true, false, false),
+                (true, false, true),
+                (false, true, false),
+                (false, true, true),
+                (true, true, false),
+            ] {
+                let (said, says) = channel();
+                let policy = bad_end(exit, drop, endless, move |what| {
+                    said.send(what.to_owned()).unwrap();
+                });
+                let generation = runtime.load(policy).unwrap();
+                let churn = Churn::start(&runtime);
+                let kind = end(&runtime);
+                assert_eq!(exit_of(&runtime, generation).kind, kind);
+                assert_eq!(receive("exit", &says), "exit");
+                assert_eq!(receive("drop", &says), "drop");
+                assert_eq!(runtime.policy().is_some(), kind == ExitKind::Swap);
+                churn.finish();
+                check_every_worker_works(&runtime);
+                runtime.unload();
+            }
+        }
+    });
+}
+
+/// It panicked in a callback, and it goes on panicking.
+#[test]
+fn a_policy_that_was_ejected_for_a_panic_may_panic_in_exit_and_drop_too() {
+    expect_ordered_panics();
+    check(2, |runtime| {
+        let (said, says) = channel();
+        let said_in_drop = said.clone();
+        let policy = Script::new("hopeless")
+            .enqueue(|_, _| panic!("in enqueue, as ordered"))
+            .exit(move |info| {
+                said.send(info.message.clone()).unwrap();
+                panic!("in exit, as ordered");
+            })
+            .dropped(move || {
+                said_in_drop.send("drop".to_owned()).unwrap();
+                panic!("in drop, as ordered");
+            });
+        let generation = load_while_busy(&runtime, policy);
+        Churn::start(&runtime).finish();
+        let text = "enqueue: in enqueue, as ordered";
+        check_panic(&exit_of(&runtime, generation), text);
+        assert_eq!(receive("exit", &says), text);
+        assert_eq!(receive("drop", &says), "drop");
+        check_every_worker_works(&runtime);
+    });
+}
+
+#[test]
+fn a_runtime_ends_although_its_policy_panics_in_exit_or_drop() {
+    expect_ordered_panics();
+    for (exit, drop) in [(true, false), (false, true), (true, true)] {
+        within(move || {
+            let (said, says) = channel();
+            let runtime = polity_tests::runtime(2);
+            let policy = bad_end(exit, drop, false, move |what| {
+                said.send(what.to_owned()).unwrap();
+            });
+            runtime.load(policy).unwrap();
+            std::mem::drop(runtime);
+            assert_eq!(receive("exit", &says), "exit");
+            assert_eq!(receive("drop", &says), "drop");
+        });
+    }
+}
+
+/// The panic and the end of the runtime at the same time, each of them first in some of the rounds.
+#[test]
+fn a_runtime_may_end_while_its_policy_panics() {
+    expect_ordered_panics();
+    for call in 1..=60 {
+        within(move || {
+            let runtime = polity_tests::runtime(2);
+            let callback = Callback::Enqueue;
+            let policy = Faulty::new(Fault::Panic { callback, call });
+            runtime.load(policy).unwrap();
+            let churn = Churn::start(&runtime);
+            drop(runtime);
+            churn.check_all_gone();
+        });
+    }
+}
