@@ -11,6 +11,8 @@
 //! Announce fails and the worker does not block. A `thread::unpark` token that arrives late makes a later
 //! `thread::park` return for nothing: ours looks at the word again, and others must expect that by its contract.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,8 +22,9 @@ use std::time::{Duration, Instant};
 use polity_core::{Local, Machine, PanicNote, SeatId, Worker};
 
 use crate::control::Request;
-use crate::driver::{Budget, Driver, Parked};
+use crate::driver::{self, Budget, Driver, Parked, Recovered};
 use crate::panics;
+use crate::report::{self, Report};
 use crate::sys::{fence, thread as sys_thread, tls};
 
 const EMPTY: u8 = 0;
@@ -87,13 +90,20 @@ impl RealMachine {
                 let announced = parker.announce(PARKED_DRIVER);
                 let parked = announced.then(|| {
                     worker.enter_driver();
-                    let parked = seat.park(timeout);
+                    let parked = catch_unwind(AssertUnwindSafe(|| seat.park(timeout)));
                     worker.leave_driver();
                     parked
                 });
-                drop(seat);
+                let timed_out = match parked {
+                    Some(Err(payload)) => {
+                        mend(seat, payload);
+                        false
+                    }
+                    Some(Ok(parked)) => parked == Parked::TimedOut,
+                    None => false,
+                };
                 parker.leave();
-                parked == Some(Parked::TimedOut)
+                timed_out
             }
             None => parker.park(timeout),
         };
@@ -102,10 +112,33 @@ impl RealMachine {
 
     /// One zero-timeout round of the driver, if nobody sits there.
     pub(crate) fn drive(&self, worker: &mut Worker<RealMachine>) {
+        let Some(mut seat) = self.driver.try_seat() else {
+            return;
+        };
         worker.enter_driver();
-        self.driver.drive();
+        let driven = catch_unwind(AssertUnwindSafe(|| seat.drive()));
         worker.leave_driver();
+        if let Err(payload) = driven {
+            mend(seat, payload);
+        }
     }
+}
+
+/// A foreign waker has panicked inside the driver.
+#[cold]
+fn mend(seat: driver::Seat<'_>, payload: Box<dyn Any + Send>) {
+    // Not dropped: its drop may panic too.
+    std::mem::forget(payload);
+    let text = match seat.recover() {
+        Recovered::Whole => {
+            "a waker panicked inside the I/O and timer driver, which has survived it"
+        }
+        Recovered::Lost => {
+            "a waker that is not a task's panicked inside tokio's event loop, and took the I/O and timer driver of this \
+             runtime with it: tasks go on, sockets and timers do not"
+        }
+    };
+    report::send(Report::Warn(text.to_owned()));
 }
 
 /// The only clock of the project, but for tokio's.

@@ -16,6 +16,7 @@ use std::sync::Once;
 use polity_core::PanicNote;
 
 use crate::context;
+use crate::sys::tls;
 
 thread_local! {
     static NOTE: RefCell<Option<PanicNote>> = const { RefCell::new(None) };
@@ -34,6 +35,11 @@ pub(crate) fn install_hook() {
             if !context::is_in_policy() {
                 return before(info);
             }
+            tls::with_local(|local| {
+                if let Some(local) = local {
+                    local.note_panic();
+                }
+            });
             let note = PanicNote {
                 location: info.location().map(ToString::to_string),
                 backtrace: Backtrace::force_capture(),

@@ -6,6 +6,7 @@
 //! | spare | waits; sits down when the watchdog assigns its seat; waits again when it is dismissed |
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -98,6 +99,17 @@ fn start(
     })
 }
 
+/// A hook that panics must not cost the runtime a worker.
+fn run_hook(name: &str, hook: &(dyn Fn() + Send + Sync)) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(hook)) {
+        // Not dropped: its drop may panic too. The panic hook has printed what it said.
+        std::mem::forget(payload);
+        report::send(Report::Warn(format!(
+            "the {name} hook panicked; its thread goes on"
+        )));
+    }
+}
+
 /// One such thread.
 struct Seated {
     handle: Handle,
@@ -114,7 +126,7 @@ impl Seated {
         if !self.begun
             && let Some(start) = &self.config.hooks.start
         {
-            start();
+            run_hook("on_thread_start", &**start);
         }
         self.begun = true;
     }
@@ -123,7 +135,7 @@ impl Seated {
         if self.begun
             && let Some(stop) = &self.config.hooks.stop
         {
-            stop();
+            run_hook("on_thread_stop", &**stop);
         }
     }
 

@@ -5,8 +5,9 @@
 //!
 //! Workers call it, holding no lock, on threads that have [`Driver::handle`] entered and are not inside a `block_on`
 //! (tokio panics there; the slot survives that). Whoever takes the [`Seat`] drives; the others do not wait for it.
-//! Wakers of tasks run inside [`Seat::drive`] and [`Seat::park`], on the thread that is seated. They must not panic:
-//! a panic that leaves tokio's event loop takes its driver along, and the slot is lost (tokio: "driver missing").
+//! Wakers run inside [`Seat::drive`] and [`Seat::park`], on the thread that is seated. Those of our tasks do not panic. A
+//! foreign one may (somebody polled a timer by hand): a panic that leaves tokio's event loop takes its driver along (tokio:
+//! "driver missing"). Then the slot is given up, once and for all, and workers go on without I/O and timers.
 //!
 //! Invariant: a thread in [`Seat::park`] leaves it after every [`Driver::interrupt`] that was aimed at it, and after
 //! the driver turn in which [`Driver::interrupt_local`] was called. It may also leave for nothing; then it parks again.
@@ -42,6 +43,7 @@ mod budget;
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU8};
@@ -162,6 +164,7 @@ impl Driver {
 
     /// One zero-timeout round, if nobody is seated: about 60 foreign tasks, ready sockets, due timers.
     /// `true`: we drove. `false`: somebody else drives, or the slot is shut down.
+    #[cfg(test)]
     pub(crate) fn drive(&self) -> bool {
         match self.try_seat() {
             Some(mut seat) => {
@@ -270,7 +273,7 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    /// One zero-timeout round; see [`Driver::drive`].
+    /// One zero-timeout round: about 60 foreign tasks, ready sockets, due timers.
     pub(crate) fn drive(&mut self) {
         let (_, runtime) = self.parts();
         let mut driven = false;
@@ -307,12 +310,32 @@ impl Seat<'_> {
         })
     }
 
+    /// After a panic came out of this seat: keeps the slot if it still works.
+    pub(crate) fn recover(mut self) -> Recovered {
+        if catch_unwind(AssertUnwindSafe(|| self.drive())).is_ok() {
+            return Recovered::Whole;
+        }
+        if let Some(slot) = self.slot.take() {
+            // What is left of it may panic again.
+            let result = catch_unwind(AssertUnwindSafe(|| slot.shutdown(None)));
+            std::mem::forget(result);
+        }
+        Recovered::Lost
+    }
+
     /// What the seat gives access to.
     fn parts(&mut self) -> (Pin<&mut Option<Sleep>>, &Runtime) {
         let slot = self.slot.as_mut();
         let slot = slot.expect("a seat is given out only while its slot lives");
         (slot.alarm.as_mut(), &slot.runtime)
     }
+}
+
+/// What became of a slot after a panic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recovered {
+    Whole,
+    Lost,
 }
 
 /// The event Leave, on every way out of a park, unwinding included.
@@ -379,8 +402,8 @@ impl Future for Doze<'_> {
 /// waker from the runtime and not from the call; that is no promise of tokio's, so it is looked at.
 fn rings(bell: &Waker, runtime: &Runtime) -> bool {
     runtime.block_on(async {
-        // Only if it does not ring is this waited for.
-        let mut patience = pin!(tokio::time::sleep(Duration::from_millis(200)));
+        // Only if it does not ring is this waited for; long, because a loaded machine may not run us meanwhile.
+        let mut patience = pin!(tokio::time::sleep(Duration::from_secs(5)));
         let mut rung = false;
         poll_fn(|cx| {
             if rung {

@@ -75,6 +75,15 @@ impl fmt::Display for LoadRefused {
 
 impl Error for LoadRefused {}
 
+/// Asks a policy, whose answer may be a panic.
+fn ask<R>(callback: Callback, question: impl FnOnce() -> R) -> Result<R, LoadRefused> {
+    catch_unwind(AssertUnwindSafe(question)).map_err(|payload| {
+        let message = panic_text(&*payload);
+        std::mem::forget(payload); // its drop may panic too
+        LoadRefused::Panicked { callback, message }
+    })
+}
+
 /// What a stall timeout may be.
 pub const STALL_TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(30);
@@ -239,11 +248,15 @@ impl<M: Machine> Retired<M> {
         }));
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(generation)));
         self.core.tags.give_back(tag);
-        exit.and(dropped).err().map(|payload| {
+        // Neither payload is dropped: that may panic too.
+        let texts = [exit, dropped].map(|result| {
+            let payload = result.err()?;
             let text = panic_text(&*payload);
             std::mem::forget(payload);
-            text
-        })
+            Some(text)
+        });
+        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        (!texts.is_empty()).then(|| texts.join(", and "))
     }
 }
 
@@ -262,31 +275,14 @@ impl<M: Machine> Core<M> {
     /// # Errors
     /// If the name is unusable, `name` panics, or the runtime is closing.
     pub fn prepare(&'static self, policy: impl Policy) -> Result<PendingLoad<M>, LoadRefused> {
-        if !self.is_open() {
-            return Err(LoadRefused::Closing);
-        }
-        let name =
-            catch_unwind(AssertUnwindSafe(|| policy.name().to_owned())).map_err(|payload| {
-                LoadRefused::Panicked {
-                    callback: Callback::Name,
-                    message: panic_text(&*payload),
-                }
-            })?;
-        check_name(&name)?;
-        let stall_after_ns = match catch_unwind(AssertUnwindSafe(|| policy.stall_timeout())) {
-            Ok(None) => self.config.stall_after_ns,
-            Ok(Some(timeout)) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
-            Ok(Some(timeout)) => return Err(LoadRefused::StallTimeout(timeout)),
-            Err(payload) => {
-                let message = panic_text(&*payload);
-                std::mem::forget(payload); // its drop may panic too
-                return Err(LoadRefused::Panicked {
-                    callback: Callback::StallTimeout,
-                    message,
-                });
+        let (name, stall_after_ns, tag) = match self.examine(&policy) {
+            Ok(answers) => answers,
+            Err(refused) => {
+                // Its drop is foreign code, on whatever thread called.
+                std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(policy))));
+                return Err(refused);
             }
         };
-        let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
         // Ordering: Relaxed; only uniqueness counts.
         let number =
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
@@ -297,6 +293,22 @@ impl<M: Machine> Core<M> {
             core: self,
             generation: Some(Arc::new(generation)),
         })
+    }
+
+    /// Asks a policy what has to be known before it is given a number, and takes a tag for it.
+    fn examine(&self, policy: &impl Policy) -> Result<(String, u64, u8), LoadRefused> {
+        if !self.is_open() {
+            return Err(LoadRefused::Closing);
+        }
+        let name = ask(Callback::Name, || policy.name().to_owned())?;
+        check_name(&name)?;
+        let stall_after_ns = match ask(Callback::StallTimeout, || policy.stall_timeout())? {
+            None => self.config.stall_after_ns,
+            Some(timeout) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
+            Some(timeout) => return Err(LoadRefused::StallTimeout(timeout)),
+        };
+        let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
+        Ok((name, stall_after_ns, tag))
     }
 
     /// Makes a started policy current. What the previous one held is offered to this one; there is no moment under the

@@ -152,21 +152,26 @@ impl<M: Machine> HostCall<'_, M> {
         activity.set_place(Place::Callback(callback));
         let call = activity.call.enter();
         let host = Host::new(self);
+        let mut panicked = false;
         let result = catch_unwind(AssertUnwindSafe(|| {
             body(&*self.generation.callbacks, &host)
         }));
         if let Err(payload) = result {
             let note = self.core.machine.take_panic_note();
+            let first = self.is_first_panic();
             let mut message = panic_text(&*payload);
             if let Some(location) = note.as_ref().and_then(|note| note.location.as_ref()) {
                 message = format!("{message} (at {location})");
             }
-            self.end_with(
-                ExitKind::Panic,
-                0,
-                &message,
-                note.map(|note| note.backtrace),
-            );
+            if first {
+                self.end_with(
+                    ExitKind::Panic,
+                    0,
+                    &message,
+                    note.map(|note| note.backtrace),
+                );
+            }
+            panicked = true;
             // Not dropped: its drop may panic too, and nobody would learn anything from that.
             mem::forget(payload);
         }
@@ -181,11 +186,25 @@ impl<M: Machine> HostCall<'_, M> {
         if in_turn {
             self.core.placed(self.local.id).end_turn();
         }
-        if self.generation.has_ended() {
+        if panicked || self.generation.has_ended() {
             Verdict::Dropped
         } else {
             Verdict::Stands
         }
+    }
+
+    /// Whether no other callback of this policy began to panic before this one did and is unwinding still. A lock that the
+    /// first one has poisoned on its way out makes others panic, whose unwinding may be faster; the first one is the report.
+    #[cold]
+    fn is_first_panic(&self) -> bool {
+        let activity = &self.local.seat.activity;
+        let (ours, follows) = (activity.panic(), activity.follows());
+        activity.set_panic(0);
+        let mut others = self.core.seats.iter().map(|seat| &seat.activity);
+        !others.any(|other| {
+            let theirs = other.panic();
+            theirs != 0 && theirs < ours && other.follows() == follows
+        })
     }
 
     /// Waits until the other thread that does this worker's work is out of its callback; it is stuck for ever only in a

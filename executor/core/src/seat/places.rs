@@ -95,6 +95,8 @@ pub(crate) struct Activity {
     place: AtomicU8,
     /// The number of the generation that the thread follows; 0 for none.
     follows: AtomicU32,
+    /// The number of the panic that unwinds in this thread's callback, in the order of their beginnings; 0 for none.
+    panic: AtomicU64,
     /// Another thread calls policies for the same worker: they take turns.
     takes_turns: AtomicBool,
     /// The stamp of the youngest task whose poll the thread has begun under a policy, and which it was: who overtook whom.
@@ -116,6 +118,7 @@ impl Activity {
             task: AtomicU64::new(0),
             place: AtomicU8::new(0),
             follows: AtomicU32::new(0),
+            panic: AtomicU64::new(0),
             takes_turns: AtomicBool::new(false),
             youngest: AtomicU64::new(0),
             youngest_task: AtomicU64::new(0),
@@ -162,6 +165,14 @@ impl Activity {
     #[inline]
     pub(crate) fn set_task(&self, task: Option<TaskId>) {
         self.task.store(task_bits(task), Ordering::Relaxed);
+    }
+
+    pub(crate) fn panic(&self) -> u64 {
+        self.panic.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_panic(&self, number: u64) {
+        self.panic.store(number, Ordering::Relaxed);
     }
 
     #[inline]

@@ -61,6 +61,16 @@ impl Local {
         self.seat_id
     }
 
+    /// A policy's callback on this thread begins to panic. To be called by the panic hook, before anything unwinds: what
+    /// the callback holds is let go then, and others panic over it.
+    pub fn note_panic(&self) {
+        static PANICS: AtomicU64 = AtomicU64::new(1);
+        // Ordering: Relaxed. A panic that follows from this one is seen by its thread only after that thread has taken
+        // what this one let go, so the order of the numbers is theirs.
+        let number = PANICS.fetch_add(1, Ordering::Relaxed);
+        self.seat.activity.set_panic(number);
+    }
+
     #[inline]
     pub(crate) fn place(&self) -> Place {
         self.seat.activity.place()
