@@ -28,6 +28,9 @@ struct Options {
     /// Workers of each runtime.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Only benches whose `workload/policy` contains this.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Measure this build once and print the figures for the other process.
     #[arg(long, hide = true)]
     probe: bool,
@@ -80,9 +83,16 @@ fn quartiles(mut of: Vec<f64>) -> [f64; 3] {
     [1, 2, 3].map(|quarter| of[(of.len() - 1) * quarter / 4])
 }
 
-fn probe(workers: usize) {
-    for (name, policy) in BENCHES {
-        println!("{}", ns_per_op(name, policy, workers));
+fn wanted(options: &Options) -> Vec<(&'static str, Option<&'static str>)> {
+    let is_wanted = |(name, policy): &(&str, Option<&str>)| {
+        format!("{name}/{}", policy.unwrap_or("-")).contains(&options.only)
+    };
+    BENCHES.into_iter().filter(is_wanted).collect()
+}
+
+fn probe(options: &Options) {
+    for (name, policy) in wanted(options) {
+        println!("{}", ns_per_op(name, policy, options.workers));
     }
 }
 
@@ -102,21 +112,22 @@ fn build_twin() -> Option<PathBuf> {
     (built.is_ok_and(|status| status.success()) && twin.exists()).then_some(twin)
 }
 
-fn run_probe(program: &Path, workers: usize) -> Option<Vec<f64>> {
+fn run_probe(program: &Path, options: &Options) -> Option<Vec<f64>> {
     let output = Command::new(program)
-        .args(["--probe", "--workers", &workers.to_string()])
+        .args(["--probe", "--workers", &options.workers.to_string()])
+        .args(["--only", &options.only])
         .stderr(Stdio::inherit())
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let figures: Vec<f64> = text.lines().map_while(|line| line.parse().ok()).collect();
-    (figures.len() == BENCHES.len()).then_some(figures)
+    (figures.len() == wanted(options).len()).then_some(figures)
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.probe {
-        probe(options.workers);
+        probe(&options);
         return ExitCode::SUCCESS;
     }
     let (Some(twin), Ok(this)) = (build_twin(), env::current_exe()) else {
@@ -128,7 +139,7 @@ fn main() -> ExitCode {
         // Forwards, backwards, forwards: a steady drift cancels out.
         for which in [rep % 2, 1 - rep % 2] {
             let program = [&this, &twin][which];
-            let Some(probed) = run_probe(program, options.workers) else {
+            let Some(probed) = run_probe(program, &options) else {
                 eprintln!("{} did not answer", program.display());
                 return ExitCode::FAILURE;
             };
@@ -137,8 +148,8 @@ fn main() -> ExitCode {
     }
     let (workers, reps) = (options.workers, options.reps);
     println!("{workers} workers, {reps} processes of each; ns per operation, median (quartiles)");
-    println!("bench           policy              watched               unwatched          cost");
-    for (index, (name, policy)) in BENCHES.iter().enumerate() {
+    println!("bench            policy             watched               unwatched          cost");
+    for (index, (name, policy)) in wanted(&options).iter().enumerate() {
         let [with, without] = [0, 1].map(|which: usize| {
             quartiles(figures[which].iter().map(|probed| probed[index]).collect())
         });
@@ -146,7 +157,7 @@ fn main() -> ExitCode {
         let policy = policy.unwrap_or("-");
         let (cost, percent) = (with[1] - without[1], (with[1] / without[1] - 1.0) * 100.0);
         let (with, without) = (show(with), show(without));
-        println!("{name:16}{policy:10}{with:>24}{without:>24}{cost:>8.1} ns{percent:>7.1} %");
+        println!("{name:17}{policy:9}{with:>24}{without:>24}{cost:>8.1} ns{percent:>7.1} %");
     }
     ExitCode::SUCCESS
 }

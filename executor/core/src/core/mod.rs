@@ -96,6 +96,8 @@ pub struct Core<M: Machine> {
     pub(crate) watchdog_sleeps: AtomicBool,
     /// What the watchdog counts.
     pub(crate) watched: stats::Published,
+    /// The time of the watchdog's last tick, for stamps after a long poll. Of its own line, which is seldom written.
+    pub(crate) tick: CachePadded<AtomicU64>,
     tags: Tags,
     last_generation: AtomicU32,
     retiring: Mutex<Vec<Arc<Generation>>>,
@@ -141,6 +143,7 @@ impl<M: Machine> Core<M> {
             clock: CachePadded::default(),
             watchdog_sleeps: AtomicBool::new(false),
             watched: stats::Published::default(),
+            tick: CachePadded::default(),
             tags: Tags::default(),
             last_generation: AtomicU32::new(0),
             retiring: Mutex::default(),

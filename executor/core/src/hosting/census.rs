@@ -34,10 +34,10 @@ pub(crate) struct Census {
 }
 
 #[inline]
-fn add_one(count: &AtomicU32) {
+fn add(count: &AtomicU32, more: u32) {
     // Ordering: Relaxed; only the seat's thread writes, and readers want a sum, of which each part stands for itself.
     let before = count.load(Ordering::Relaxed);
-    count.store(before.wrapping_add(1), Ordering::Relaxed);
+    count.store(before.wrapping_add(more), Ordering::Relaxed);
 }
 
 impl Census {
@@ -59,21 +59,24 @@ impl Census {
         (stamp >> self.shift) as usize % CLASSES
     }
 
-    /// The policy gets a task with this stamp. For the thread in `seat`.
+    /// The policy gets so many tasks with this stamp. For the thread in `seat`.
     #[inline]
-    pub(crate) fn enter(&self, seat: SeatId, stamp: u64) {
-        add_one(&self.seats[seat.index()].entered[self.class(stamp)]);
+    pub(crate) fn enter(&self, seat: SeatId, stamp: u64, tasks: usize) {
+        add(
+            &self.seats[seat.index()].entered[self.class(stamp)],
+            tasks as u32,
+        );
     }
 
     /// A task with this stamp is in the policy's hands no longer. For the thread in `seat`.
     #[inline]
     pub(crate) fn leave(&self, seat: SeatId, stamp: u64) {
-        add_one(&self.seats[seat.index()].left[self.class(stamp)]);
+        add(&self.seats[seat.index()].left[self.class(stamp)], 1);
     }
 
     fn waiting_in(&self, class: usize) -> u32 {
         self.seats.iter().fold(0, |sum: u32, counts| {
-            // Ordering: Relaxed; see `add_one`.
+            // Ordering: Relaxed; see `add`.
             let entered = counts.entered[class].load(Ordering::Relaxed);
             let left = counts.left[class].load(Ordering::Relaxed);
             sum.wrapping_add(entered).wrapping_sub(left)
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_task_that_enters_on_one_seat_and_leaves_on_another_is_not_waiting() {
         let census = Census::new(2, 8_000);
-        census.enter(SEAT[0], 5_000);
+        census.enter(SEAT[0], 5_000, 1);
         assert_eq!(census.waiting(), 1);
         census.leave(SEAT[1], 5_000);
         assert_eq!(census.waiting(), 0);
@@ -113,7 +116,7 @@ mod tests {
     #[test]
     fn only_classes_that_are_old_enough_count() {
         let census = Census::new(1, 8_192);
-        census.enter(SEAT[0], 20_000);
+        census.enter(SEAT[0], 20_000, 1);
         assert!(!census.any_since(10_000, 25_000));
         assert!(census.any_since(20_500, 29_000));
         census.leave(SEAT[0], 20_000);
@@ -124,7 +127,7 @@ mod tests {
     fn a_class_that_comes_round_again_is_not_taken_for_an_old_one() {
         let census = Census::new(1, 8_192); // classes of 1,024 ns
         let now = 100 * 1_024;
-        census.enter(SEAT[0], now);
+        census.enter(SEAT[0], now, 1);
         assert!(!census.any_since(now - 8_192, now));
     }
 }

@@ -133,6 +133,7 @@ impl<M: Machine> Watchdog<M> {
         let core = self.core;
         let now = self.clock.advance(core.machine.now());
         // Ordering: Relaxed; a coarse stamp.
+        core.tick.store(self.clock.wall(), Ordering::Relaxed);
         core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);
         let mut findings = Vec::new();
         self.threads.look(core, now);

@@ -28,6 +28,10 @@ impl<M: Machine> Worker<M> {
             return Verdict::Stands;
         }
         self.end_search();
+        if WATCHED {
+            let (seat, count) = (self.local.seat_id, self.notes.batch.len());
+            generation.census.enter(seat, self.gathered_at, count);
+        }
         self.stats.offered += self.notes.batch.len() as u64;
         let verdict = self.host_call(generation).offer();
         match verdict {
@@ -141,7 +145,7 @@ impl<M: Machine> Worker<M> {
         });
     }
 
-    /// From now on the policy has the task, and its wait counts.
+    /// From now on the policy has the task, and its wait counts: with the whole batch, in `offer`.
     #[inline]
     fn enter_census(&self, generation: &Generation, header: &Header, newly_runnable: bool) {
         if !WATCHED {
@@ -153,7 +157,6 @@ impl<M: Machine> Worker<M> {
             generation.census.leave(seat, header.runnable_at());
         }
         header.set_runnable_at(self.gathered_at);
-        generation.census.enter(seat, self.gathered_at);
         header.note_counted();
     }
 

@@ -126,8 +126,8 @@ impl<M: Machine> Worker<M> {
     #[inline]
     pub(super) fn fresh_clock(&self) -> u64 {
         // Ordering: Relaxed; a coarse stamp.
-        let shared = self.core.clock.load(Ordering::Relaxed);
-        self.local.now.get().max(shared)
+        let tick = self.core.tick.load(Ordering::Relaxed);
+        self.local.now.get().max(tick)
     }
 
     /// Wakes another worker if this one keeps finding more than it can run.
