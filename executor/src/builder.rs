@@ -126,14 +126,15 @@ impl Builder {
     }
 
     /// From when on one poll is reported, by a warning and in [`Metrics::hogs`](crate::Metrics::hogs): 1 ms to one hour, default
-    /// 100 ms. Once per poll; the policy is not blamed.
+    /// 100 ms. Once per poll; the policy is not blamed. A poll whose thread was kept from running by other processes for most
+    /// of that time is not reported.
     pub fn hog_threshold(mut self, threshold: Duration) -> Self {
         self.hog_threshold = threshold;
         self
     }
 
     /// The number of spare threads, 0 to 1024, which take over from workers that are stuck in a policy or in one long poll.
-    /// Default: as many as workers, at least 2 and at most 16. They are created beforehand and sleep.
+    /// Default: twice as many as workers, at least 4 and at most 32. They are created beforehand and sleep.
     ///
     /// With none left, stuck workers stay stuck, but for one whose work the watchdog does itself.
     pub fn spares(mut self, spares: usize) -> Self {
@@ -202,7 +203,7 @@ impl Builder {
         let (control, requests) = channel();
         let mut config = CoreConfig::new(workers);
         config.stall_after_ns = self.watchdog.as_nanos() as u64;
-        let spare_count = self.spares.unwrap_or_else(|| workers.clamp(2, 16));
+        let spare_count = self.spares.unwrap_or_else(|| (2 * workers).clamp(4, 32));
         config.dump_limit = self.dump_limit;
         // One seat is kept for the watchdog.
         config.spares = spare_count + 1;

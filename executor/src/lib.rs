@@ -48,7 +48,7 @@
 //!
 //! # Threads
 //!
-//! N workers, pinned; for each runtime spares (as many again, asleep), `polity-control` (loads, sweeps) and `polity-watchdog`;
+//! N workers, pinned; for each runtime spares (twice as many, asleep), `polity-control` (loads, sweeps) and `polity-watchdog`;
 //! for the process `polity-report` and `polity-signal`. `init`, `exit` and the drop of a policy run on threads of their own. tokio is the I/O and timer driver: one
 //! `current_thread` runtime, driven by whichever worker is idle.
 

@@ -41,7 +41,7 @@ pub(crate) enum Report {
     /// A policy ended: level info if in good order, else warn, with fields `policy`, `generation`, `kind`, `code`,
     /// `worker`, `task`.
     Ended(Arc<ExitInfo>),
-    /// A poll takes long: level warn, with fields `worker`, `task`, `name`, `spawned_at`, `ms`.
+    /// A poll takes long: level warn, with fields `worker`, `task`, `name`, `spawned_at`, `ms`, `ran_ms`.
     Hog(Hog),
     /// Text for stderr, past `tracing`: what a person at a terminal has asked for. A final newline is added.
     Stderr(String),
@@ -228,6 +228,7 @@ fn write(report: Report) {
 
 fn write_hog(hog: &Hog) {
     let ms = hog.for_ns / 1_000_000;
+    let ran_ms = hog.ran_ns / 1_000_000;
     tracing::warn!(
         target: "polity",
         worker = hog.worker.index(),
@@ -235,6 +236,7 @@ fn write_hog(hog: &Hog) {
         name = hog.name.as_deref(),
         spawned_at = hog.spawned_at.map(tracing::field::display),
         ms,
+        ran_ms,
         "a poll has not returned for {ms} ms: no other task runs on its worker, whatever the policy"
     );
 }

@@ -63,6 +63,8 @@ pub struct Hog {
     pub spawned_at: Option<&'static Location<'static>>,
     /// For how long the poll has gone on, in nanoseconds.
     pub for_ns: u64,
+    /// For how much of that its thread was on a processor, as far as the machine can tell.
+    pub ran_ns: u64,
 }
 
 /// What the caller of [`Watchdog::tick`] should see to.

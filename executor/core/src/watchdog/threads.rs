@@ -1,6 +1,7 @@
 //! What each thread is in, and since when.
 //!
-//! **Hogs.** A poll that goes on for longer than the threshold is named, once. It is nobody's fault but the task's.
+//! **Hogs.** A poll that goes on for longer than the threshold, and has run for half of that or is blocked, is named, once. It
+//! is nobody's fault but the task's. One that was kept from running is not: a machine with too much to do has no hogs.
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
@@ -34,6 +35,8 @@ struct Seen {
     poll_since: u64,
     /// The poll has been reported.
     reported: bool,
+    /// The thread's processor clock at the second tick that saw the poll.
+    poll_processor: Option<u64>,
     /// The number of the call that it is in; 0 for none.
     call: u64,
     /// The task that the call is about. One call offers many, and each is a callback of its own.
@@ -92,6 +95,10 @@ impl Threads {
                 seen.polls = polls;
                 seen.poll_since = now;
                 seen.reported = false;
+                seen.poll_processor = None;
+            } else if polls % 2 == 1 && seen.poll_processor.is_none() {
+                let seat = SeatId::new(index as u16);
+                seen.poll_processor = core.machine.processor_time(seat);
             }
             if call != seen.call || (call != 0 && about != seen.about) {
                 seen.call = call;
@@ -166,6 +173,9 @@ impl Threads {
             if for_ns < after_ns || self.seen[index].reported {
                 continue;
             }
+            let Some(ran_ns) = self.ran_or_blocked(core, seat, after_ns) else {
+                continue;
+            };
             let activity = &core.seats[index].activity;
             let Some(task) = activity.task() else {
                 continue;
@@ -186,8 +196,21 @@ impl Threads {
                 name,
                 spawned_at,
                 for_ns,
+                ran_ns,
             }));
         }
+    }
+
+    /// How long the thread has run in its present poll; `None` if it was mostly kept from running, which is the fault of
+    /// whoever else wants the processors.
+    fn ran_or_blocked<M: Machine>(&self, core: &Core<M>, seat: SeatId, of_ns: u64) -> Option<u64> {
+        let in_poll_for = self.in_poll_for(seat);
+        let ran = self.seen[seat.index()]
+            .poll_processor
+            .zip(core.machine.processor_time(seat))
+            .map_or(in_poll_for, |(then, now)| now.saturating_sub(then));
+        let is_its_own = ran >= of_ns / 2 || core.machine.is_blocked(seat) == Some(true);
+        is_its_own.then_some(ran)
     }
 
     /// Ejects policies whose callbacks do not return, and convicts the threads inside. Returns whose.
