@@ -147,7 +147,7 @@ impl Builder {
         self
     }
 
-    /// Whether SIGQUIT ejects the policy of this runtime.
+    /// Whether SIGQUIT ejects the policy of this runtime, and SIGTSTP and SIGCONT bypass it.
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = signals;
         self

@@ -25,9 +25,10 @@ use polity_policy::{ExitInfo, ExitKind, Generation};
 
 use crate::context;
 use crate::error::LoadError;
+use crate::guard::Guard;
 use crate::machine::{RealMachine, now};
 use crate::report::{self, Report};
-use crate::watch::{AfterRound, Watch};
+use crate::watch::Watch;
 
 /// How long `init` may take.
 pub(crate) const INIT_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,8 +36,6 @@ pub(crate) const INIT_DEADLINE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 const LOOK_OFTEN_FOR: Duration = Duration::from_millis(100);
 const LOOK_SELDOM: Duration = Duration::from_millis(100);
-/// How often it looks after the watchdog, while that has something to watch.
-const GUARD_EVERY: Duration = Duration::from_secs(1);
 /// Exit infos that are kept.
 const KEPT_EXITS: usize = 64;
 
@@ -137,63 +136,6 @@ struct Retiring {
     since: Instant,
 }
 
-/// Looks after the watchdog.
-struct Guard {
-    watch: Arc<Watch>,
-    beat: u64,
-    /// When it was looked at last.
-    looked_at: Instant,
-    /// Looks in a row that found no new beat.
-    missed: u32,
-}
-
-impl Guard {
-    fn new(watch: Arc<Watch>) -> Self {
-        Guard {
-            watch,
-            beat: 0,
-            looked_at: now(),
-            missed: 0,
-        }
-    }
-
-    /// How long control may wait, and what it has to do before.
-    fn look(&mut self) -> Option<Duration> {
-        if self.watch.is_controls() {
-            return match self.watch.round() {
-                AfterRound::Wait(time) => Some(time),
-                AfterRound::Sleep | AfterRound::WorkFor(..) => Some(GUARD_EVERY),
-            };
-        }
-        if self.watch.is_asleep() {
-            self.missed = 0;
-            return None;
-        }
-        let since = now() - self.looked_at;
-        if since < GUARD_EVERY {
-            return Some(GUARD_EVERY - since);
-        }
-        self.looked_at = now();
-        let beat = self.watch.beat();
-        // Twice, so that a process that was stopped in between does not count.
-        self.missed = if beat == self.beat {
-            self.missed + 1
-        } else {
-            0
-        };
-        self.beat = beat;
-        if self.missed >= 2 {
-            self.missed = 0;
-            report::send(Report::Warn(
-                "the watchdog has not ticked for two seconds: control does its duty".to_owned(),
-            ));
-            self.watch.take_over();
-            return Some(Duration::ZERO);
-        }
-        Some(GUARD_EVERY)
-    }
-}
-
 impl Control {
     pub(crate) fn new(
         core: &'static Core<RealMachine>,
@@ -204,7 +146,7 @@ impl Control {
         watch: Arc<Watch>,
     ) -> Self {
         Control {
-            guard: Guard::new(watch),
+            guard: Guard::new(watch, now()),
             core,
             requests,
             to_self,
@@ -248,7 +190,7 @@ impl Control {
         let retiring = self.retiring_pace();
         let deadline = { self.loading.as_ref() }
             .map(|loading| loading.deadline.saturating_duration_since(now()));
-        let waits = [retiring, deadline, self.guard.look()];
+        let waits = [retiring, deadline, self.guard.look(now())];
         let Some(wait) = waits.into_iter().flatten().min() else {
             // Nothing is pending: no wake-ups.
             return Some(self.requests.recv().unwrap_or(Request::Shutdown));

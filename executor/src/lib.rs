@@ -42,14 +42,14 @@
 //! # Ok::<(), polity::BuildError>(())
 //! ```
 //!
-//! While it runs, `kill -QUIT <pid>` has the same effect as `unload`, and says who was ejected. A policy that panics, or
-//! passes a value that makes no sense, ejects itself. In every case its tasks go on under the built-in FIFO, and an
+//! While it runs, `kill -QUIT <pid>` has the same effect as `unload`, says who was ejected, and prints a dump. A policy that
+//! panics, passes a value that makes no sense, lets a task wait for too long, or does not return is ejected by itself. In every case its tasks go on under the built-in FIFO, and an
 //! [`ExitInfo`] says why.
 //!
 //! # Threads
 //!
-//! N workers, pinned; `polity-control` for each runtime (loads, sweeps); `polity-report` and `polity-signal` for the
-//! process. `init`, `exit` and the drop of a policy run on threads of their own. tokio is the I/O and timer driver: one
+//! N workers, pinned; for each runtime spares (as many again, asleep), `polity-control` (loads, sweeps) and `polity-watchdog`;
+//! for the process `polity-report` and `polity-signal`. `init`, `exit` and the drop of a policy run on threads of their own. tokio is the I/O and timer driver: one
 //! `current_thread` runtime, driven by whichever worker is idle.
 
 #![deny(unsafe_code)]
@@ -60,6 +60,7 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod guard;
 mod handle;
 mod machine;
 mod panics;

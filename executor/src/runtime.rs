@@ -88,15 +88,22 @@ impl Runtime {
             let thread = threads::start_spare(self.handle.clone(), Arc::clone(&config), seat)?;
             self.seated.push((seat, thread));
         }
+        if !polity_core::WATCHED {
+            return self.start_workers(&config);
+        }
         let watchdog = watch::start(
             Arc::clone(&self.watch),
             self.handle.clone(),
             self.shared.control.clone(),
         )?;
         self.watchdog = Some(watchdog);
-        for index in 0..workers {
+        self.start_workers(&config)
+    }
+
+    fn start_workers(&mut self, config: &Arc<threads::Config>) -> io::Result<()> {
+        for index in 0..self.shared.core.worker_count() {
             let seat = SeatId::new(index as u16);
-            let thread = threads::start_worker(self.handle.clone(), Arc::clone(&config), seat)?;
+            let thread = threads::start_worker(self.handle.clone(), Arc::clone(config), seat)?;
             self.seated.push((seat, thread));
         }
         Ok(())

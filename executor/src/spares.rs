@@ -63,6 +63,11 @@ impl Spares {
         Some(state.free.swap_remove(index))
     }
 
+    /// It is not needed after all.
+    pub(crate) fn put_back(&self, seat: SeatId) {
+        self.lock().free.push(seat);
+    }
+
     /// Lets the thread of a seat that was taken sit down.
     pub(crate) fn start(&self, seat: SeatId) {
         self.lock().assigned.push(seat);

@@ -86,6 +86,7 @@ impl Watch {
         }
         let (findings, next) = dog.tick();
         let mut last_resort = None;
+        let mut exhausted = false;
         for finding in findings {
             match finding {
                 Finding::Hog(hog) => report::send(Report::Hog(hog)),
@@ -102,18 +103,23 @@ impl Watch {
                     others,
                 } => {
                     if let Some(seat) = self.spares.take() {
-                        dog.seat(seat, worker, cause);
-                        self.spares.start(seat);
+                        if dog.seat(seat, worker, cause) {
+                            self.spares.start(seat);
+                        } else {
+                            self.spares.put_back(seat);
+                        }
                         continue;
                     }
-                    dog.note_exhausted();
-                    if others == Others::AreStuckToo {
+                    exhausted = true;
+                    // At the end of a runtime each worker has to leave, also one that has nobody.
+                    if others == Others::AreStuckToo || self.core.is_closing() {
                         last_resort = Some((worker, cause));
                     }
                 }
                 _ => {}
             }
         }
+        dog.note_exhausted(exhausted);
         if let Some((worker, cause)) = last_resort
             && self.core.is_vacant(self.last_seat)
             && self.duty.load(Ordering::Relaxed) == BY_WATCHDOG
@@ -137,12 +143,15 @@ impl Watch {
         handle: &Handle,
         control: &Sender<Request>,
     ) {
+        let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = dog.seat(self.last_seat, worker, cause);
+        drop(dog);
+        if !needed {
+            return;
+        }
         report::send(Report::Warn(format!(
             "every thread is stuck and no spare is left: the watchdog does the work of worker {worker}"
         )));
-        let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
-        dog.seat(self.last_seat, worker, cause);
-        drop(dog);
         self.duty.store(BY_CONTROL, Ordering::Relaxed);
         let _ = control.send(Request::WorkBegan);
         threads::sit(handle, self.last_seat);

@@ -24,6 +24,10 @@
 
 mod sync;
 
+/// Whether threads say what they are in and policies' tasks are counted, so that a watchdog can see. `false` only in the
+/// second build of the bench `safety`, which shows what that costs: nothing is found and nobody is rescued there.
+pub const WATCHED: bool = cfg!(not(polity_unwatched));
+
 pub(crate) mod idle;
 pub(crate) mod seat;
 pub(crate) mod task;

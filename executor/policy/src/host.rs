@@ -138,7 +138,7 @@ impl<'a> Host<'a> {
 
     /// In `dispatch`: moves up to `at_most` tasks from the head of a custom DSQ to the worker's local DSQ and
     /// returns how many. Tasks that may not run on this worker are passed over and keep their place. A large
-    /// `at_most` on a long DSQ is cut to the worker's fair share, so that one worker does not empty it for all.
+    /// `at_most` on a long DSQ is cut to the worker's fair share, so that one worker does not empty it for all, and to 1,024.
     ///
     /// Cost: one lock for the whole batch, and one step for each task passed over.
     ///

@@ -49,8 +49,13 @@ pub enum DequeueReason {
 /// All callbacks take `&self` and may run on several workers at once: state needs locks or atomics of its own. Calls
 /// that name one worker ([`Host::worker`]) never overlap, so state kept per worker has no rivals.
 /// They are called by workers between polls, except `init` and `exit`, which get a thread of their own. Core holds
-/// no lock during a callback. A callback must not block: its worker polls nothing meanwhile. **A panic in any
-/// callback ejects the policy**; no task is lost by it.
+/// no lock during a callback. A callback must not block: its worker polls nothing meanwhile. One that has run for 10 ms of
+/// processor time, or has been blocked in a system call for 20 ms, counts as stuck: the policy is ejected, another thread
+/// takes over, and what the call says later is refused. **A panic in any callback ejects the policy**, too. No task is lost
+/// by either.
+///
+/// While a worker's thread sits in one long poll, another thread may do that worker's work, under the same id. Their calls
+/// take turns; but `running` of another task may come before the `stopping` of the long poll.
 ///
 /// | callback | how often | may insert |
 /// |---|---|---|

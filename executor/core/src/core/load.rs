@@ -206,9 +206,10 @@ impl<M: Machine> Retired<M> {
         self.generation.complete_exit(dump);
     }
 
-    /// Whether no worker is inside the policy, and none will be: ours is the only reference left.
+    /// Whether no worker is inside the policy, and none will be: ours and the list's are the only references left.
     pub fn is_quiet(&self) -> bool {
-        let quiet = Arc::strong_count(&self.generation) == 1;
+        // Ours, and the one by which the watchdog finds it.
+        let quiet = Arc::strong_count(&self.generation) == 2;
         if quiet {
             // Ordering: Acquire fence; the count is read relaxed. Pairs with the Release of each `Arc` that was dropped:
             // `exit` comes after their calls.
@@ -226,6 +227,11 @@ impl<M: Machine> Retired<M> {
         let info = self.generation.exit_info();
         let tag = self.generation.tag;
         let generation = self.generation;
+        self.core.forget(&generation);
+        // The watchdog may be looking at it right now. The last reference must be ours: the drop is foreign code.
+        while Arc::strong_count(&generation) > 1 {
+            std::thread::yield_now();
+        }
         let exit = catch_unwind(AssertUnwindSafe(|| {
             if let Some(info) = info {
                 generation.callbacks.exit(&info);

@@ -18,14 +18,15 @@ mod seats;
 mod spawn;
 mod wake;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, atomic::fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
 pub use load::{LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS};
 pub use seats::Cause;
+pub(crate) use seats::Instead;
 pub use spawn::SpawnError;
 
 use crate::hosting::published::Published;
@@ -99,7 +100,7 @@ pub struct Core<M: Machine> {
     last_generation: AtomicU32,
     retiring: Mutex<Vec<Arc<Generation>>>,
     /// Every generation that was published and is not dead.
-    generations: Mutex<Vec<Weak<Generation>>>,
+    generations: Mutex<Vec<Arc<Generation>>>,
     /// Held while somebody changes who sits where.
     seating: Mutex<()>,
     phase: AtomicU8,
@@ -257,15 +258,25 @@ impl<M: Machine> Core<M> {
     pub(crate) fn generation(&self, number: u32) -> Option<Arc<Generation>> {
         let known = self.generations.lock();
         let known = known.unwrap_or_else(PoisonError::into_inner);
-        let mut alive = known.iter().filter_map(Weak::upgrade);
-        alive.find(|generation| generation.number.number() == number)
+        let mut known = known.iter();
+        known
+            .find(|generation| generation.number.number() == number)
+            .cloned()
     }
 
     fn remember(&self, generation: &Arc<Generation>) {
         let known = self.generations.lock();
-        let mut known = known.unwrap_or_else(PoisonError::into_inner);
-        known.retain(|generation| generation.strong_count() > 0);
-        known.push(Arc::downgrade(generation));
+        known
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(generation));
+    }
+
+    /// From now on only those who have it have it.
+    fn forget(&self, generation: &Arc<Generation>) {
+        let known = self.generations.lock();
+        known
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| !Arc::ptr_eq(other, generation));
     }
 
     /// A thread goes to work that was parked, or about to be.
@@ -279,6 +290,11 @@ impl<M: Machine> Core<M> {
         {
             self.machine.work_began();
         }
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_closing(&self) -> bool {
+        !self.is_open()
     }
 
     #[inline]

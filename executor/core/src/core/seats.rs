@@ -28,6 +28,15 @@ use crate::task::slab;
 use crate::task::token::{Token, claim, inherit};
 use crate::worker::Local;
 
+/// Instead of whom a thread sits down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Instead {
+    /// Of one that is in this poll, by the count of its seat.
+    OfPoll(u64),
+    /// Of one that was convicted.
+    OfConvicted,
+}
+
 /// Why a seat is taken by a thread that is not the worker's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
@@ -76,28 +85,34 @@ impl<M: Machine> Core<M> {
     }
 
     /// Prepares a vacant seat for a thread that is going to do the work of `worker`: that thread then calls
-    /// [`Worker::new`](crate::Worker::new).
+    /// [`Worker::new`](crate::Worker::new). `false`: the poll is over, and nobody is needed.
     ///
     /// **The turns.** The thread that is stuck in a poll may return and tell its policy so while the stand-in is inside the
     /// policy under the same name. So from now on both take turns. Events: *Mark* (here), *HeavyFence*; *End* (the poll's end
     /// is stored), *LightFence*, *Look* (`hosting/call.rs`). The watchdog looks at the poll again after the fence: has it
-    /// ended, the stand-in is dismissed at once; has it not, Look comes after the fences and sees the mark.
-    pub fn stand_in(&self, seat: SeatId, worker: WorkerId, cause: Cause) {
+    /// ended, there is no stand-in; has it not, Look comes after the fences and sees the mark.
+    pub(crate) fn stand_in(&self, seat: SeatId, worker: WorkerId, instead: Instead) -> bool {
         let _seating = self.seating();
-        let before = self.seat_of(worker);
-        if cause == Cause::LongPoll {
-            self.seat(before).activity.set_takes_turns(true);
+        if let Instead::OfPoll(poll) = instead {
+            let before = &self.seat(self.seat_of(worker)).activity;
+            let turned_before = before.takes_turns();
+            before.set_takes_turns(true);
+            self.machine.heavy_fence();
+            if before.polls() != poll {
+                before.set_takes_turns(turned_before);
+                return false;
+            }
             self.seat(seat).activity.set_takes_turns(true);
             // Ordering: Relaxed, as in `sit_down`.
             self.seated.fetch_add(1, Ordering::Relaxed);
         }
-        self.machine.heavy_fence();
         self.seat(seat).set_counted();
         self.seat(seat).set_dismissed(false);
         self.seat(seat).set_home(worker);
         self.placed(worker).set_seat(seat);
         // Ordering: Relaxed; as in `seats_in_use`.
         self.in_use.fetch_max(seat.index() + 1, Ordering::Relaxed);
+        true
     }
 
     /// The thread in `back` does its worker's work again; the one in `seat` leaves after its present poll.
@@ -143,13 +158,14 @@ impl<M: Machine> Core<M> {
     /// Complexity: one look at each slot of the process.
     pub(crate) fn convict(&self, seat_id: SeatId, call: u64, generation: &Arc<Generation>) -> bool {
         let seat = self.seat(seat_id);
-        let convicted = seat
-            .activity
-            .call
-            .revoke(call, || self.machine.heavy_fence());
-        if !convicted {
+        let taken = seat.activity.call.revoke(
+            call,
+            || self.machine.heavy_fence(),
+            || self.in_hands_of(seat_id, seat, generation),
+        );
+        let Some(taken) = taken else {
             return false;
-        }
+        };
         let worker = seat.home();
         if seat.activity.takes_turns() {
             // It will not end its turn. The generation has ended, so nobody waits for it under its name.
@@ -171,7 +187,7 @@ impl<M: Machine> Core<M> {
                 Steal::Retry => {}
             }
         }
-        for token in self.in_hands_of(seat_id, seat, generation) {
+        for token in taken {
             token.header().set_reason(EnqueueReason::Inherited);
             if token.header().is_restricted() {
                 self.push_inbox(token);

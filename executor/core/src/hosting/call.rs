@@ -19,6 +19,7 @@ use polity_policy::{
     WorkerId,
 };
 
+use crate::WATCHED;
 use crate::callback::Callback;
 use crate::hosting::batch::{Departed, Notes};
 use crate::hosting::host::HostCall;
@@ -43,7 +44,7 @@ pub(crate) trait Callbacks: Send + Sync {
     fn exit(&self, info: &ExitInfo);
     /// `runnable`, `select_worker` and `enqueue` for each task, until `ended` says stop.
     fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool);
-    fn dequeue(&self, host: &Host<'_>, departed: &[Departed]);
+    fn dequeue(&self, host: &Host<'_>, departed: &[Departed], activity: &Activity);
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
     fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>);
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
@@ -95,8 +96,9 @@ impl<P: Policy> Callbacks for Adapter<P> {
         }
     }
 
-    fn dequeue(&self, host: &Host<'_>, departed: &[Departed]) {
+    fn dequeue(&self, host: &Host<'_>, departed: &[Departed], activity: &Activity) {
         for departed in departed {
+            activity.set_task(Some(departed.view.id()));
             self.0.dequeue(host, &departed.view, departed.reason);
         }
     }
@@ -142,7 +144,7 @@ impl<M: Machine> HostCall<'_, M> {
         let activity = &self.local.seat.activity;
         // Orders the end of the poll before the look at `takes_turns`: see `Core::stand_in`.
         self.core.machine.light_fence();
-        let in_turn = activity.takes_turns();
+        let in_turn = WATCHED && activity.takes_turns();
         if in_turn && !self.await_turn() {
             return Verdict::Dropped;
         }
@@ -247,9 +249,12 @@ impl<M: Machine> HostCall<'_, M> {
             self.notes.departed.replace(departed);
             return Verdict::Stands;
         }
+        let activity = &self.local.seat.activity;
+        let about = activity.task();
         let verdict = self.call(Callback::Dequeue, |policy, host| {
-            policy.dequeue(host, &departed)
+            policy.dequeue(host, &departed, activity)
         });
+        activity.set_task(about);
         departed.clear();
         self.notes.departed.replace(departed);
         verdict

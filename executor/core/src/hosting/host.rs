@@ -22,8 +22,11 @@ use crate::seat::Place;
 use crate::task::custody::State;
 use crate::task::header::Header;
 use crate::task::slab;
-use crate::task::token::{Resting, Token, claim, claim_in_hand};
+use crate::task::token::{Resting, Token, claim, claim_in_hand, requeue_held};
 use crate::worker::Local;
+
+/// Tasks that one `move_to_local` moves, so that the lock is not held, and the callback does not take, for long.
+const MOST_MOVED: usize = 1024;
 
 /// One worker's way through the door: the host that its callbacks see.
 pub(crate) struct HostCall<'a, M: Machine> {
@@ -225,9 +228,9 @@ impl<M: Machine> HostCall<'_, M> {
             let mut claimed = false;
             // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
             fifo.push_with(at, || {
-                let token = claim_in_hand(header, seen, tag, self.seat())?;
+                let entry = requeue_held(header, seen, tag, number)?;
                 claimed = true;
-                Some(token.queue(tag, number))
+                Some(entry)
             });
             if claimed {
                 if self.is_revoked() {
@@ -368,7 +371,8 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
             return 0;
         };
         // Not more than this worker's share: the others are about to ask too.
-        let at_most = at_most.min(fifo.len().div_ceil(self.core.worker_count()));
+        let share = fifo.len().div_ceil(self.core.worker_count());
+        let at_most = at_most.min(share).min(MOST_MOVED);
         if at_most == 0 {
             return 0;
         }

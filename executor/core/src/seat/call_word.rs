@@ -16,8 +16,8 @@
 //! **The race.** Each side writes one word and reads the other's. The heavy fence makes every running thread of the
 //! process pass through a full fence (`membarrier(2)`); so the light one need only keep the compiler from reordering. Then
 //! one comes first. *LightFence first*: Judge sees the even count, and acquits. *HeavyFence first*: Look sees the
-//! revocation. If both are seen, the watchdog's verdict decides, for which the thread waits: it is given under a lock that
-//! is held for a few stores.
+//! revocation. If both are seen, the watchdog's verdict decides, for which the thread waits: it is given under a lock,
+//! which is held until the watchdog has taken what it found in the thread's hands.
 //!
 //! After a conviction the thread's hands are empty by definition: the watchdog owns what was in them
 //! (`core/rescue.rs`). While still inside the callback it asks [`is_revoked`](CallWord::is_revoked) after each claim: a
@@ -27,6 +27,7 @@
 //! Rejected: a lock around each call (nobody waits for a policy), a compare-and-swap on both ends (cost), acknowledgement
 //! by the stuck thread (it is stuck).
 
+use crate::WATCHED;
 use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 
 /// See the [module](self).
@@ -52,6 +53,9 @@ impl CallWord {
     /// For the seat's thread: it is inside from now on. Returns the call's number.
     #[inline]
     pub(crate) fn enter(&self) -> u64 {
+        if !WATCHED {
+            return 0;
+        }
         // Ordering: Relaxed load; only this thread writes.
         let call = self.count.load(Ordering::Relaxed) + 1;
         // Ordering: Release pairs with the Acquire in `in_flight`: what the thread has in its hands was written before.
@@ -63,6 +67,9 @@ impl CallWord {
     #[inline]
     #[must_use]
     pub(crate) fn leave(&self, call: u64, light_fence: impl FnOnce()) -> bool {
+        if !WATCHED {
+            return true;
+        }
         // Ordering: Release pairs with the Acquire in `revoke`. (Leave)
         self.count.store(call + 1, Ordering::Release);
         light_fence();
@@ -91,19 +98,25 @@ impl CallWord {
         (count % 2 == 1).then_some(count)
     }
 
-    /// For the watchdog: from now on `call` does not count. `false`: the thread has come out meanwhile, and nothing has
-    /// happened.
-    pub(crate) fn revoke(&self, call: u64, heavy_fence: impl FnOnce()) -> bool {
+    /// For the watchdog: from now on `call` does not count, and `take` takes what the thread has in its hands. `None`: the
+    /// thread has come out meanwhile, and nothing has happened. A thread that comes out now waits until `take` is done,
+    /// because it is going to forget what it had.
+    pub(crate) fn revoke<R>(
+        &self,
+        call: u64,
+        heavy_fence: impl FnOnce(),
+        take: impl FnOnce() -> R,
+    ) -> Option<R> {
         let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
         // Ordering: Relaxed; ordered by the fence. (Revoke)
         self.revoked.store(call, Ordering::Relaxed);
         heavy_fence();
         // Ordering: Acquire pairs with the Release in `enter`, and with the one in `leave`. (Judge)
-        let convicted = self.count.load(Ordering::Acquire) == call;
-        if !convicted {
-            // Ordering: Relaxed; a thread that has seen the revocation waits for the lock.
-            self.revoked.store(0, Ordering::Relaxed);
+        if self.count.load(Ordering::Acquire) == call {
+            return Some(take());
         }
-        convicted
+        // Ordering: Relaxed; a thread that has seen the revocation waits for the lock.
+        self.revoked.store(0, Ordering::Relaxed);
+        None
     }
 }

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 
 use polity_policy::TaskId;
 
+use crate::WATCHED;
+
 use super::attributes::AttributesId;
 use super::cell::CellPtr;
 use super::header::{Header, Owner};
@@ -143,7 +145,7 @@ where
     let header = slab::get(slot).expect("the slot was handed out");
     let cell = CellPtr::new(future, spawned_at);
     header.prepare(slot, owner, cell, attributes, tag);
-    if let Some(site) = slab::spawn_site(slot) {
+    if WATCHED && let Some(site) = slab::spawn_site(slot) {
         site.set(spawned_at);
     }
     let id = TaskId::from_parts(slot, header.lifecycle.open());

@@ -145,6 +145,21 @@ pub(crate) fn claim_in_hand(
         .map(|_| Token(header))
 }
 
+/// Moves a held task to custom DSQ `number` of the generation that holds it, in one step: in between, somebody else could
+/// take the token of a thread that is being convicted.
+#[inline]
+pub(crate) fn requeue_held(
+    header: &'static Header,
+    seen: Owner,
+    tag: u8,
+    number: u32,
+) -> Option<Entry> {
+    header
+        .custody
+        .claim(seen, State::Queued, tag, number as u16)
+        .map(|sequence| Entry::new(header, sequence))
+}
+
 /// Takes the task that a convicted thread was about to poll, or had just polled, inside a callback. For whoever has
 /// convicted the thread in `seat`, which has lost its right to `task` by that: see `seat/call_word.rs`.
 pub(crate) fn inherit(task: TaskId, seat: u16) -> Option<Token> {

@@ -25,7 +25,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use polity_policy::{TaskId, WorkerId};
 
-use crate::core::{Cause, Core};
+use crate::core::{Cause, Core, Instead};
 use crate::machine::Machine;
 use crate::seat::SeatId;
 use crate::stats::Metrics;
@@ -108,6 +108,7 @@ pub struct Watchdog<M: Machine> {
     stand_ins: StandIns,
     idle_ticks: u32,
     counts: Metrics,
+    exhausted: bool,
 }
 
 impl<M: Machine> Watchdog<M> {
@@ -121,6 +122,7 @@ impl<M: Machine> Watchdog<M> {
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
             counts: Metrics::default(),
+            exhausted: false,
         }
     }
 
@@ -134,6 +136,9 @@ impl<M: Machine> Watchdog<M> {
         core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);
         let mut findings = Vec::new();
         self.threads.look(core, now);
+        if self.clock.has_lost_time() {
+            self.threads.start_over(core);
+        }
         self.threads
             .find_hogs(core, self.hog_after_ns, &mut findings);
         for (seat, worker) in self.threads.convict_stuck(core) {
@@ -154,17 +159,27 @@ impl<M: Machine> Watchdog<M> {
         self.clock.rebase(self.core.machine.now());
     }
 
-    /// A thread is going to sit down in `seat`, which is vacant, to do the work of `worker`.
-    pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) {
-        self.core.stand_in(seat, worker, cause);
+    /// A thread is going to sit down in `seat`, which is vacant, to do the work of `worker`. `false`: the poll for which it was
+    /// needed is over.
+    #[must_use]
+    pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) -> bool {
+        let instead = match cause {
+            Cause::LongPoll => Instead::OfPoll(self.threads.polls(self.core.seat_of(worker))),
+            Cause::Conviction => Instead::OfConvicted,
+        };
+        if !self.core.stand_in(seat, worker, instead) {
+            return false;
+        }
         self.counts.stand_ins += u64::from(cause == Cause::LongPoll);
         self.stand_ins.seated(worker, seat);
         self.threads.forget(seat);
+        true
     }
 
-    /// A spare was needed, and there was none.
-    pub fn note_exhausted(&mut self) {
-        self.counts.spares_exhausted += 1;
+    /// Whether a spare was needed at this tick, and there was none. Counted once for each time that this lasts.
+    pub fn note_exhausted(&mut self, exhausted: bool) {
+        self.counts.spares_exhausted += u64::from(exhausted && !self.exhausted);
+        self.exhausted = exhausted;
     }
 
     fn count(&mut self, findings: &[Finding]) {

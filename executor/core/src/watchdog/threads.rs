@@ -4,13 +4,13 @@
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
-//! says that it *ran* for [`RAN_NS`] inside this one call, or when it is blocked in a system call for [`BLOCKED_NS`] and no
+//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and no
 //! other thread is inside the same policy and running, whom it might be waiting for. A machine that cannot tell counts
 //! as one where the thread ran.
 
 use std::sync::Arc;
 
-use polity_policy::{ExitInfo, ExitKind, WorkerId};
+use polity_policy::{ExitInfo, ExitKind, TaskId, WorkerId};
 
 use crate::callback::Callback;
 use crate::core::Core;
@@ -36,6 +36,8 @@ struct Seen {
     reported: bool,
     /// The number of the call that it is in; 0 for none.
     call: u64,
+    /// The task that the call is about. One call offers many, and each is a callback of its own.
+    about: Option<TaskId>,
     call_since: u64,
     /// The thread's processor clock when the call was seen first.
     processor: u64,
@@ -78,6 +80,7 @@ impl Threads {
             let seen = &mut self.seen[index];
             let polls = activity.polls();
             let call = activity.call.in_flight().unwrap_or(0);
+            let about = activity.task();
             seen.parked_before = seen.parked;
             seen.parked = core.sleepers.is_parked(index);
             seen.moved = polls != seen.polls || call != seen.call || seen.parked;
@@ -90,14 +93,32 @@ impl Threads {
                 seen.poll_since = now;
                 seen.reported = false;
             }
-            if call != seen.call {
+            if call != seen.call || (call != 0 && about != seen.about) {
                 seen.call = call;
+                seen.about = about;
                 seen.call_since = now;
                 seen.blocked_since = None;
                 if call != 0 {
                     let seat = SeatId::new(index as u16);
                     seen.processor = core.machine.processor_time(seat).unwrap_or(0);
                 }
+            }
+        }
+    }
+
+    /// The count of polls at this tick.
+    pub(super) fn polls(&self, seat: SeatId) -> u64 {
+        self.seen[seat.index()].polls
+    }
+
+    /// The process was not run for a while, or its machine: what the processor clocks say of that time says nothing.
+    pub(super) fn start_over<M: Machine>(&mut self, core: &Core<M>) {
+        for (index, seen) in self.seen.iter_mut().enumerate() {
+            if seen.call != 0 {
+                let seat = SeatId::new(index as u16);
+                seen.processor = core.machine.processor_time(seat).unwrap_or(0);
+                seen.call_since = self.now;
+                seen.blocked_since = None;
             }
         }
     }

@@ -264,9 +264,8 @@ impl<M: Machine> Worker<M> {
     /// every task that is left, so the thread's contexts must still be entered, and [`Machine::with_local`] must still
     /// find this worker's [`Local`].
     pub fn leave(mut self) -> Rc<Local> {
-        let closing = self.phase == Phase::Closing;
         self.vacate();
-        if self.core.stand_up() && closing {
+        if self.core.stand_up() && self.core.is_closing() {
             self.core.drop_all(&self.local);
         }
         self.local

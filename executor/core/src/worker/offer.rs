@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use polity_policy::{DequeueReason, DsqId, EnqueueReason, ExitKind, Position};
 
+use crate::WATCHED;
 use crate::hosting::Generation;
 use crate::hosting::batch::{Departed, Offered};
 use crate::hosting::call::Verdict;
@@ -125,8 +126,10 @@ impl<M: Machine> Worker<M> {
         }
         self.enter_census(generation, header, newly_runnable);
         token.note_offered(generation.tag);
-        self.seat
-            .note_offered(self.notes.batch.len(), header.slot());
+        if WATCHED {
+            self.seat
+                .note_offered(self.notes.batch.len(), header.slot());
+        }
         let view = header.view();
         let selected = view.last_worker().into();
         self.notes.batch.push(Offered {
@@ -141,6 +144,9 @@ impl<M: Machine> Worker<M> {
     /// From now on the policy has the task, and its wait counts.
     #[inline]
     fn enter_census(&self, generation: &Generation, header: &Header, newly_runnable: bool) {
+        if !WATCHED {
+            return;
+        }
         let seat = self.local.seat_id;
         if header.take_counted() && !newly_runnable {
             // It comes back without having been polled: after a bypass.

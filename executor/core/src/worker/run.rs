@@ -11,10 +11,10 @@ use std::task::Context;
 
 use polity_policy::{EnqueueReason, Stopped};
 
+use crate::WATCHED;
 use crate::hosting::Generation;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
-use crate::seat::Place;
 use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
@@ -40,9 +40,17 @@ impl<M: Machine> Worker<M> {
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
         self.seat.activity.set_task(Some(header.id()));
         if seen.aborted {
-            return self.drop_aborted(token);
+            self.drop_aborted(token);
+        } else {
+            self.core.machine.before_poll(self.local.seat_id);
+            self.run_live(token, seen);
         }
-        self.core.machine.before_poll(self.local.seat_id);
+        self.seat.activity.set_task(None);
+    }
+
+    #[inline]
+    fn run_live(&mut self, token: Token, seen: Seen) {
+        let header = token.header();
         match self.generation.take() {
             None => self.run_built_in(token, seen),
             Some(generation) => {
@@ -59,7 +67,8 @@ impl<M: Machine> Worker<M> {
     /// The task is in its policy's hands no longer.
     #[inline]
     fn leave_census(&self, header: &Header) {
-        if let Some(generation) = &self.generation
+        if WATCHED
+            && let Some(generation) = &self.generation
             && header.take_counted()
             && header.seen_by() == generation.number.number()
         {
@@ -137,7 +146,6 @@ impl<M: Machine> Worker<M> {
         } else if let Some(token) = token.end_poll(seen) {
             self.requeue(token);
         }
-        self.seat.activity.set_task(None);
     }
 
     fn run_told(&mut self, generation: &Arc<Generation>, mut token: Token, seen: Seen) {
@@ -160,7 +168,6 @@ impl<M: Machine> Worker<M> {
         if stopped != Stopped::StillRunnable {
             header.set_seen_by(0);
         }
-        self.seat.activity.set_task(None);
         if done {
             return self.finish(token);
         }
@@ -201,10 +208,10 @@ impl<M: Machine> Worker<M> {
 
     fn finish(&mut self, token: Token) {
         self.stats.completed += 1;
-        // The joiner is woken as if by the task itself, and runs next.
-        self.local.set_place(Place::Poll);
+        // The joiner is woken as if by the task itself, and runs next. The output may be dropped here, which is foreign code.
+        self.seat.activity.begin_poll();
         let slot = token.finish();
-        self.local.set_place(Place::Between);
+        self.seat.activity.end_poll();
         self.local.slots.borrow_mut().give(slot);
     }
 
@@ -235,7 +242,6 @@ impl<M: Machine> Worker<M> {
         self.seat.activity.begin_poll();
         let slot = token.cancel();
         self.seat.activity.end_poll();
-        self.seat.activity.set_task(None);
         self.local.slots.borrow_mut().give(slot);
     }
 }
