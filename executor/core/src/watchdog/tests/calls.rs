@@ -1,7 +1,7 @@
 //! Callbacks that do not return: when a thread is convicted, and when it is only slow, or has no processor.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use polity_policy::{DsqId, ExitKind, Position, WorkerId};
 
@@ -137,6 +137,44 @@ fn time_in_which_the_process_was_stopped_convicts_nobody() {
         assert_eq!(stuck(&world.tick_for(TICK)), []);
     });
     assert!(policy.exit_info().is_none());
+}
+
+/// A processor clock may go on where ours does not: in a stop of which the kernel knows nothing.
+#[test]
+fn processor_time_from_a_gap_convicts_nobody() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(0));
+    let (policy, _) = in_enqueue(world, move || {
+        world.tick_for(2 * TICK);
+        world.set_thread(0, on_a_processor(1_000 * MS));
+        world.advance(3_600_000 * MS);
+        assert_eq!(stuck(&world.tick().0), []);
+        world.set_thread(0, on_a_processor(1_010 * MS - 1));
+        assert_eq!(stuck(&world.tick_for(2 * TICK)), []);
+        assert!(world.core.current_policy().is_some());
+        world.set_thread(0, on_a_processor(1_010 * MS));
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+    });
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
+/// They are offered in one call.
+#[test]
+fn many_slow_callbacks_are_not_one_that_is_stuck() {
+    let world = World::new(1);
+    let ran = Arc::new(AtomicU64::new(0));
+    let policy = world.load(Script::new().enqueue(move |_, _| {
+        for _ in 0..2 {
+            let ran_ns = ran.fetch_add(4 * MS, Ordering::Relaxed);
+            world.set_thread(0, on_a_processor(ran_ns));
+            assert_eq!(stuck(&world.tick_for(TICK)), []);
+        }
+    }));
+    let tasks: Vec<_> = (0..32).map(|_| world.spawn(0, async {})).collect();
+    world.pass(0);
+    assert_eq!(world.core.metrics().convictions, 0);
+    assert!(policy.exit_info().is_none(), "{:?}", policy.exit_info());
+    assert!(tasks.iter().all(|task| !task.is_finished()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use polity_policy::{DsqId, Position, TaskId};
 
 use crate::core::Cause;
 use crate::watchdog::tests::world::{MS, STALL_AFTER, Script, TICK, World, lock};
-use crate::watchdog::{IDLE_PERIOD_NS, IDLE_TICKS, Next};
+use crate::watchdog::{Finding, IDLE_PERIOD_NS, IDLE_TICKS, Next};
 
 impl World {
     /// Ticks at the times that it is told, until it is told to wait for work. Returns after how many.
@@ -132,6 +132,27 @@ fn it_does_not_sleep_while_somebody_stands_in() {
         world.advance(TICK);
     }
     assert_eq!(world.pass(1), crate::worker::Pass::Dismissed);
+}
+
+#[test]
+fn it_does_not_sleep_while_the_work_of_a_convicted_thread_is_nobodys() {
+    let world = World::new(2);
+    world.load(Script::new().enqueue(move |_, _| {
+        world.run(1);
+        world.tick_for(4 * TICK);
+        assert_eq!(world.core.metrics().convictions, 1);
+        world.run(1);
+        for _ in 0..2 * IDLE_TICKS {
+            let (findings, next) = world.tick();
+            let [Finding::NeedsStandIn { .. }] = findings[..] else {
+                panic!("{findings:?}");
+            };
+            assert_eq!(next, Next::After(TICK));
+            world.advance(TICK);
+        }
+    }));
+    drop(world.spawn(0, async {}));
+    world.pass(0);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! A machine that does what the test says, and one thread that is every thread of the runtime by turns.
 //!
 //! What happens *during* a poll or a callback, the poll or the callback does itself: it calls [`World::tick`], or lets another
-//! worker [`pass`](World::pass). So nothing here is left to chance, and no test waits.
+//! worker [`pass`](World::pass). So nothing here is left to chance, and no test waits. Core catches the panics of both; so that
+//! a failed assertion in one fails its test, [`pass`](World::pass) passes them on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, WorkerMask};
 
 use crate::core::{Core, CoreConfig};
@@ -84,6 +86,7 @@ impl Machine for Scripted {
     }
 
     fn take_panic_note(&self) -> Option<PanicNote> {
+        FAILED.set(true);
         None
     }
 
@@ -113,6 +116,8 @@ thread_local! {
     static SEATED: RefCell<HashMap<usize, Seated>> = RefCell::default();
     /// Those that pass, the innermost last: a worker's poll or callback may let another one pass.
     static PASSING: RefCell<Vec<Rc<Local>>> = const { RefCell::new(Vec::new()) };
+    /// A poll or a callback has panicked.
+    static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A core, its watchdog, and a worker in each worker's seat.
@@ -178,7 +183,8 @@ impl World {
     /// Seats a stand-in for `worker`, as the machine would after [`Finding::NeedsStandIn`].
     pub(super) fn stand_in(self, seat: usize, worker: usize, cause: crate::core::Cause) {
         let worker = WorkerId::new(worker as u16);
-        lock(self.dog).seat(SeatId::new(seat as u16), worker, cause);
+        let seated = lock(self.dog).seat(SeatId::new(seat as u16), worker, cause);
+        assert!(seated, "the poll goes on");
         self.sit_down(seat);
     }
 
@@ -213,6 +219,7 @@ impl World {
         } else {
             SEATED.with_borrow_mut(|all| all.insert(seat, seated));
         }
+        assert!(!FAILED.get(), "a poll or a callback has panicked");
         pass
     }
 
@@ -287,6 +294,13 @@ impl World {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        let future = async move {
+            let result = AssertUnwindSafe(future).catch_unwind().await;
+            result.unwrap_or_else(|panic| {
+                FAILED.set(true);
+                resume_unwind(panic)
+            })
+        };
         let spawned = self.core.spawn_with(attributes, Location::caller(), future);
         spawned.unwrap()
     }
