@@ -332,11 +332,14 @@ fn a_task_that_only_a_worker_in_a_long_poll_may_run_is_not_blamed_on_the_policy(
 fn a_task_in_the_local_dsq_of_a_worker_in_a_long_poll_is_not_blamed_on_the_policy() {
     let world = World::new(2);
     let policy = world.load(obedient());
-    world.run(1);
-    let _long = world.spawn(
+    drop(world.spawn(
         LOCAL,
-        poll_of(move || drop(world.tick_for(2 * STALL_AFTER))),
-    );
+        poll_of(move || {
+            world.run(1);
+            assert!(world.is_parked(1));
+            world.tick_for(2 * STALL_AFTER);
+        }),
+    ));
     let placed = world.spawn(LOCAL, async {});
     world.pass(0);
     assert!(policy.exit_info().is_none());
