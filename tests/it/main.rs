@@ -13,4 +13,5 @@ mod scheduling;
 mod support;
 mod tasks;
 mod tokio_compat;
+mod watchdog;
 mod workload;

@@ -245,3 +245,6 @@ impl<M: Machine> std::fmt::Debug for Watchdog<M> {
         f.debug_struct("Watchdog").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Callbacks that do not return: when a thread is convicted, and when it is only slow, or has no processor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use polity_policy::{DsqId, ExitKind, Position, WorkerId};
+
+use crate::core::Cause;
+use crate::hosting::LoadedPolicy;
+use crate::seat::SeatId;
+use crate::watchdog::Finding;
+use crate::watchdog::tests::world::{MS, Script, TICK, Thread, World, exit_of};
+use crate::worker::Pass;
+
+// Tags of tasks in whose `enqueue` something happens. The policies of these tests forget all tasks.
+const LONG: u64 = 1;
+const BESIDE: u64 = 2;
+
+fn on_a_processor(ran_ns: u64) -> Thread {
+    Thread {
+        processor_time: Some(ran_ns),
+        is_blocked: Some(false),
+    }
+}
+
+fn blocked() -> Thread {
+    Thread {
+        processor_time: Some(0),
+        is_blocked: Some(true),
+    }
+}
+
+/// Loads a policy whose `enqueue` of a task tagged [`LONG`] is `body`, and passes with worker 0, which offers one.
+fn in_enqueue(world: World, body: impl Fn() + Send + Sync + 'static) -> (LoadedPolicy, Pass) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let policy = world.load(Script::new().enqueue(move |_, task| {
+        if task.tag() == LONG {
+            counted.fetch_add(1, Ordering::Relaxed);
+            body();
+        }
+    }));
+    drop(world.spawn(LONG, async {}));
+    let pass = world.pass(0);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    (policy, pass)
+}
+
+fn stuck(findings: &[Finding]) -> Vec<(SeatId, WorkerId)> {
+    let stuck = findings.iter().filter_map(|finding| match finding {
+        Finding::Stuck { seat, worker } => Some((*seat, *worker)),
+        _ => None,
+    });
+    stuck.collect()
+}
+
+const FIRST: (SeatId, WorkerId) = (SeatId::new(0), WorkerId::new(0));
+const SECOND: (SeatId, WorkerId) = (SeatId::new(1), WorkerId::new(1));
+
+#[test]
+fn a_call_is_convicted_when_its_thread_has_run_for_ten_milliseconds_in_it() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(70 * MS));
+    let (policy, pass) = in_enqueue(world, move || {
+        assert_eq!(stuck(&world.tick_for(4 * TICK)), []);
+        world.set_thread(0, on_a_processor(80 * MS - 1));
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+        world.set_thread(0, on_a_processor(80 * MS));
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+        assert_eq!(stuck(&world.tick_for(10 * TICK)), [], "once is enough");
+    });
+    assert_eq!(pass, Pass::Revoked);
+    let info = exit_of(&policy);
+    assert_eq!(info.kind, ExitKind::StuckCallback);
+    assert_eq!(
+        info.message,
+        "enqueue on worker 0 has not returned for 25 ms, running"
+    );
+    assert_eq!(info.worker, Some(WorkerId::new(0)));
+    assert_eq!(world.core.metrics().convictions, 1);
+}
+
+#[test]
+fn what_a_convicted_thread_had_in_its_hands_runs_on_its_heir() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(0));
+    let others: Vec<_> = (0..3).map(|_| world.spawn(0, async {})).collect();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ran);
+    let all_ran = move || others.iter().all(|task| task.is_finished());
+    let (_, pass) = in_enqueue(world, move || {
+        world.tick_for(TICK);
+        world.set_thread(0, on_a_processor(10 * MS));
+        let findings = world.tick_for(TICK);
+        assert_eq!(stuck(&findings), [FIRST]);
+        assert!(
+            findings.iter().any(|finding| matches!(
+                finding,
+                Finding::NeedsStandIn {
+                    cause: Cause::Conviction,
+                    ..
+                }
+            )),
+            "{findings:?}"
+        );
+        // Behind a call that has not returned yet.
+        world.stand_in(1, 0, Cause::Conviction);
+        counted.fetch_add(world.run(1), Ordering::Relaxed);
+    });
+    assert_eq!(ran.load(Ordering::Relaxed), 4);
+    assert!(all_ran());
+    assert_eq!(pass, Pass::Revoked);
+}
+
+#[test]
+fn a_thread_that_gets_no_processor_is_not_convicted() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(0));
+    let (policy, pass) = in_enqueue(world, move || {
+        assert_eq!(stuck(&world.tick_for(1_000 * TICK)), []);
+        world.set_thread(0, on_a_processor(10 * MS - 1));
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+    });
+    assert_ne!(pass, Pass::Revoked);
+    assert!(policy.exit_info().is_none());
+}
+
+#[test]
+fn time_in_which_the_process_was_stopped_convicts_nobody() {
+    let world = World::new(1);
+    // The machine cannot tell, so alive time counts.
+    world.set_thread(0, Thread::default());
+    let (policy, _) = in_enqueue(world, move || {
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+        world.advance(3_600_000 * MS);
+        world.rebase();
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+    });
+    assert!(policy.exit_info().is_none());
+}
+
+/// A processor clock may go on where ours does not: in a stop of which the kernel knows nothing.
+#[test]
+fn processor_time_from_a_gap_convicts_nobody() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(0));
+    let (policy, _) = in_enqueue(world, move || {
+        world.tick_for(2 * TICK);
+        world.set_thread(0, on_a_processor(1_000 * MS));
+        world.advance(3_600_000 * MS);
+        assert_eq!(stuck(&world.tick().0), []);
+        world.set_thread(0, on_a_processor(1_010 * MS - 1));
+        assert_eq!(stuck(&world.tick_for(2 * TICK)), []);
+        assert!(world.core.current_policy().is_some());
+        world.set_thread(0, on_a_processor(1_010 * MS));
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+    });
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
+/// They are offered in one call.
+#[test]
+fn many_slow_callbacks_are_not_one_that_is_stuck() {
+    let world = World::new(1);
+    let ran = Arc::new(AtomicU64::new(0));
+    let policy = world.load(Script::new().enqueue(move |_, _| {
+        for _ in 0..2 {
+            let ran_ns = ran.fetch_add(4 * MS, Ordering::Relaxed);
+            world.set_thread(0, on_a_processor(ran_ns));
+            assert_eq!(stuck(&world.tick_for(TICK)), []);
+        }
+    }));
+    let tasks: Vec<_> = (0..32).map(|_| world.spawn(0, async {})).collect();
+    world.pass(0);
+    assert_eq!(world.core.metrics().convictions, 0);
+    assert!(policy.exit_info().is_none(), "{:?}", policy.exit_info());
+    assert!(tasks.iter().all(|task| !task.is_finished()));
+}
+
+#[test]
+fn where_the_machine_cannot_tell_a_call_is_convicted_after_ten_milliseconds() {
+    let world = World::new(1);
+    let (policy, pass) = in_enqueue(world, move || {
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+        world.advance(10 * MS - 1);
+        assert_eq!(stuck(&world.tick().0), []);
+        world.advance(1);
+        assert_eq!(stuck(&world.tick().0), [FIRST]);
+    });
+    assert_eq!(pass, Pass::Revoked);
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
+#[test]
+fn a_thread_that_is_blocked_for_twenty_milliseconds_is_convicted() {
+    let world = World::new(1);
+    world.set_thread(0, blocked());
+    let (policy, _) = in_enqueue(world, move || {
+        // Seen; seen again and found blocked; 15 ms later not long enough.
+        assert_eq!(stuck(&world.tick_for(2 * TICK)), []);
+        assert_eq!(stuck(&world.tick_for(15 * MS)), []);
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+    });
+    assert_eq!(
+        exit_of(&policy).message,
+        "enqueue on worker 0 has not returned for 25 ms, blocked in a system call"
+    );
+}
+
+#[test]
+fn a_thread_that_was_seen_running_in_between_was_not_blocked_all_the_time() {
+    let world = World::new(1);
+    world.set_thread(0, blocked());
+    let (policy, _) = in_enqueue(world, move || {
+        for _ in 0..10 {
+            world.set_thread(0, blocked());
+            assert_eq!(stuck(&world.tick_for(15 * MS)), []);
+            world.set_thread(0, on_a_processor(0));
+            assert_eq!(stuck(&world.tick_for(TICK)), []);
+        }
+    });
+    assert!(policy.exit_info().is_none());
+}
+
+/// It may hold the lock that the blocked one waits for, and not have got a processor.
+#[test]
+fn a_blocked_thread_is_not_convicted_while_another_runs_in_the_same_policy() {
+    let world = World::new(2);
+    let (beside, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&done);
+    let policy = world.load(Script::new().enqueue(move |_, task| match task.tag() {
+        LONG => {
+            drop(world.spawn(BESIDE, async {}));
+            world.pass(1);
+        }
+        BESIDE => {
+            beside.fetch_add(1, Ordering::Relaxed);
+            world.set_thread(0, blocked());
+            world.set_thread(1, on_a_processor(0));
+            assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
+            // Nobody is left whom they could wait for.
+            world.set_thread(1, blocked());
+            assert_eq!(stuck(&world.tick_for(4 * TICK)), []);
+            assert_eq!(stuck(&world.tick_for(TICK)), [FIRST, SECOND]);
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        _ => {}
+    }));
+    drop(world.spawn(LONG, async {}));
+    assert_eq!(world.pass(0), Pass::Revoked);
+    assert_eq!(done.load(Ordering::Relaxed), 1);
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+    assert_eq!(world.core.metrics().convictions, 2);
+}
+
+#[test]
+fn a_callback_around_a_poll_names_the_task_that_it_is_about() {
+    let world = World::new(1);
+    let policy = world.load(
+        Script::new()
+            .enqueue(|host, task| {
+                host.insert(task.id(), DsqId::Local, Position::Tail);
+            })
+            .running(move |_, _| drop(world.tick_for(4 * TICK))),
+    );
+    let task = world.spawn(0, async {});
+    assert_eq!([world.pass(0), world.pass(0)], [Pass::Ran, Pass::Revoked]);
+    let info = exit_of(&policy);
+    assert!(info.message.starts_with("running on worker 0 "), "{info}");
+    assert_eq!(info.task, Some(task.id()));
+    // It was to be polled, and is, once.
+    assert!(!task.is_finished());
+    world.stand_in(1, 0, Cause::Conviction);
+    assert_eq!(world.run(1), 1);
+    assert!(task.is_finished());
+}

@@ -1,0 +1,8 @@
+//! The watchdog on a scripted machine: what it finds, at which tick, and whom it blames.
+
+mod calls;
+mod hogs;
+mod kicks;
+mod sleep;
+mod stall;
+mod world;

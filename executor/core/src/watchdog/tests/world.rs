@@ -1,0 +1,398 @@
+//! A machine that does what the test says, and one thread that is every thread of the runtime by turns.
+//!
+//! What happens *during* a poll or a callback, the poll or the callback does itself: it calls [`World::tick`], or lets another
+//! worker [`pass`](World::pass). So nothing here is left to chance, and no test waits. Core catches the panics of both; so that
+//! a failed assertion in one fails its test, [`pass`](World::pass) passes them on.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, Location, resume_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, WorkerMask};
+
+use crate::core::{Core, CoreConfig};
+use crate::hosting::LoadedPolicy;
+use crate::machine::{Machine, PanicNote};
+use crate::seat::SeatId;
+use crate::task::JoinHandle;
+use crate::watchdog::{Finding, Next, PERIOD_NS, Watchdog};
+use crate::worker::{Local, Pass, Worker};
+
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const TICK: u64 = PERIOD_NS;
+/// Of every world whose test does not say otherwise.
+pub(super) const STALL_AFTER: u64 = 100 * MS;
+pub(super) const HOG_AFTER: u64 = 50 * MS;
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the machine says of one thread.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Thread {
+    pub(super) processor_time: Option<u64>,
+    pub(super) is_blocked: Option<bool>,
+}
+
+type OnUnpark = Box<dyn Fn(SeatId) + Send + Sync>;
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Scripted {
+    now: AtomicU64,
+    threads: Mutex<HashMap<usize, Thread>>,
+    work_began: AtomicUsize,
+    /// Seats that were unparked since they parked.
+    unparked: Mutex<HashSet<usize>>,
+    on_unpark: Mutex<Option<Arc<OnUnpark>>>,
+}
+
+impl Machine for Scripted {
+    fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn unpark(&self, seat: SeatId) {
+        lock(&self.unparked).insert(seat.index());
+        // Cloned, since what happens next may unpark somebody too.
+        let hook = lock(&self.on_unpark).clone();
+        if let Some(hook) = hook {
+            hook(seat);
+        }
+    }
+
+    fn with_local<R>(&self, look: impl FnOnce(Option<&Local>) -> R) -> R {
+        let local = PASSING.with_borrow(|passing| passing.last().cloned());
+        look(local.as_deref())
+    }
+
+    fn woken_in_driver(&self, _seat: SeatId) {}
+    fn policy_ended(&self) {}
+    fn light_fence(&self) {}
+    fn heavy_fence(&self) {}
+
+    fn processor_time(&self, seat: SeatId) -> Option<u64> {
+        self.thread(seat).processor_time
+    }
+
+    fn is_blocked(&self, seat: SeatId) -> Option<bool> {
+        self.thread(seat).is_blocked
+    }
+
+    fn take_panic_note(&self) -> Option<PanicNote> {
+        FAILED.set(true);
+        None
+    }
+
+    fn work_began(&self) {
+        self.work_began.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn before_poll(&self, _seat: SeatId) {}
+}
+
+impl Scripted {
+    fn thread(&self, seat: SeatId) -> Thread {
+        lock(&self.threads)
+            .get(&seat.index())
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+struct Seated {
+    worker: Worker<Scripted>,
+    parked: bool,
+}
+
+thread_local! {
+    /// By seat; one that passes is not here.
+    static SEATED: RefCell<HashMap<usize, Seated>> = RefCell::default();
+    /// Those that pass, the innermost last: a worker's poll or callback may let another one pass.
+    static PASSING: RefCell<Vec<Rc<Local>>> = const { RefCell::new(Vec::new()) };
+    /// A poll or a callback has panicked.
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A core, its watchdog, and a worker in each worker's seat.
+#[derive(Clone, Copy)]
+pub(super) struct World {
+    pub(super) core: &'static Core<Scripted>,
+    dog: &'static Mutex<Watchdog<Scripted>>,
+}
+
+impl World {
+    pub(super) fn new(workers: usize) -> World {
+        let mut config = CoreConfig::new(workers);
+        config.spares = 2;
+        config.stall_after_ns = STALL_AFTER;
+        let machine = Scripted::default();
+        machine.now.store(1_000 * MS, Ordering::Relaxed);
+        let core = Core::new(machine, config);
+        let dog = Box::leak(Box::new(Mutex::new(Watchdog::new(core, HOG_AFTER))));
+        let world = World { core, dog };
+        for index in 0..workers {
+            world.sit_down(index);
+        }
+        world
+    }
+
+    /// A thread takes this seat.
+    pub(super) fn sit_down(self, seat: usize) {
+        let worker = Worker::new(self.core, SeatId::new(seat as u16));
+        let seated = Seated {
+            worker,
+            parked: false,
+        };
+        SEATED.with_borrow_mut(|all| all.insert(seat, seated));
+    }
+
+    pub(super) fn now(self) -> u64 {
+        self.core.machine.now()
+    }
+
+    pub(super) fn advance(self, ns: u64) {
+        self.core.machine.now.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn tick(self) -> (Vec<Finding>, Next) {
+        lock(self.dog).tick()
+    }
+
+    /// Lets time pass, with a tick at the end of each period.
+    pub(super) fn tick_for(self, ns: u64) -> Vec<Finding> {
+        assert!(ns.is_multiple_of(TICK), "{ns} ns are not whole periods");
+        let mut findings = Vec::new();
+        for _ in 0..ns / TICK {
+            self.advance(TICK);
+            findings.extend(self.tick().0);
+        }
+        findings
+    }
+
+    pub(super) fn rebase(self) {
+        lock(self.dog).rebase();
+    }
+
+    /// Seats a stand-in for `worker`, as the machine would after [`Finding::NeedsStandIn`].
+    pub(super) fn stand_in(self, seat: usize, worker: usize, cause: crate::core::Cause) {
+        let worker = WorkerId::new(worker as u16);
+        let seated = lock(self.dog).seat(SeatId::new(seat as u16), worker, cause);
+        assert!(seated, "the poll goes on");
+        self.sit_down(seat);
+    }
+
+    pub(super) fn set_thread(self, seat: usize, thread: Thread) {
+        lock(&self.core.machine.threads).insert(seat, thread);
+    }
+
+    /// How often the watchdog has been woken.
+    pub(super) fn work_began(self) -> usize {
+        self.core.machine.work_began.load(Ordering::Relaxed)
+    }
+
+    /// Happens inside [`Machine::unpark`]: a thread that goes to work at once.
+    pub(super) fn on_unpark(self, hook: impl Fn(SeatId) + Send + Sync + 'static) {
+        *lock(&self.core.machine.on_unpark) = Some(Arc::new(Box::new(hook)));
+    }
+
+    /// One pass of the worker in this seat. If it is parked, the park ends first: by an unpark, or its time is up.
+    pub(super) fn pass(self, seat: usize) -> Pass {
+        let taken = SEATED.with_borrow_mut(|all| all.remove(&seat));
+        let mut seated = taken.unwrap_or_else(|| panic!("seat {seat} is empty, or passing"));
+        PASSING.with_borrow_mut(|passing| passing.push(Rc::clone(seated.worker.local())));
+        if std::mem::take(&mut seated.parked) {
+            let timed_out = !lock(&self.core.machine.unparked).remove(&seat);
+            seated.worker.unparked(timed_out);
+        }
+        let pass = seated.worker.pass();
+        PASSING.with_borrow_mut(Vec::pop);
+        seated.parked = matches!(pass, Pass::Park(_));
+        if pass == Pass::Revoked {
+            drop(seated.worker.give_up());
+        } else {
+            SEATED.with_borrow_mut(|all| all.insert(seat, seated));
+        }
+        assert!(!FAILED.get(), "a poll or a callback has panicked");
+        pass
+    }
+
+    /// The worker in this seat leaves a park and does nothing yet.
+    pub(super) fn unpark(self, seat: usize) {
+        SEATED.with_borrow_mut(|all| {
+            let seated = all.get_mut(&seat).expect("somebody sits there");
+            assert!(
+                std::mem::take(&mut seated.parked),
+                "seat {seat} is not parked"
+            );
+            seated.worker.unparked(false);
+        });
+    }
+
+    /// Whether the worker in this seat is parked, unparked or not.
+    pub(super) fn is_parked(self, seat: usize) -> bool {
+        SEATED.with_borrow(|all| all.get(&seat).is_some_and(|seated| seated.parked))
+    }
+
+    fn has_to_run(self, seat: usize) -> bool {
+        !self.is_parked(seat) || lock(&self.core.machine.unparked).contains(&seat)
+    }
+
+    /// Passes until the worker in this seat parks. Returns how many tasks it polled.
+    pub(super) fn run(self, seat: usize) -> usize {
+        let mut polled = 0;
+        for _ in 0..10_000 {
+            match self.pass(seat) {
+                Pass::Ran => polled += 1,
+                Pass::Drive => {}
+                Pass::Park(_) => return polled,
+                other => panic!("seat {seat}: {other:?}"),
+            }
+        }
+        panic!("seat {seat} does not park");
+    }
+
+    /// All workers, by turns, until all are parked.
+    pub(super) fn run_all(self) {
+        let workers = 0..self.core.worker_count();
+        while let Some(seat) = workers.clone().find(|seat| self.has_to_run(*seat)) {
+            self.run(seat);
+        }
+    }
+
+    pub(super) fn load(self, policy: Script) -> LoadedPolicy {
+        let pending = self.core.prepare(policy).unwrap();
+        pending.init().unwrap();
+        self.core.publish(pending)
+    }
+
+    /// What control does after an ejection.
+    pub(super) fn sweep(self) {
+        for retired in self.core.take_retired() {
+            retired.sweep();
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn spawn<F>(self, tag: u64, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_with(Attributes::new().tag(tag), future)
+    }
+
+    #[track_caller]
+    pub(super) fn spawn_with<F>(self, attributes: Attributes, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let future = async move {
+            let result = AssertUnwindSafe(future).catch_unwind().await;
+            result.unwrap_or_else(|panic| {
+                FAILED.set(true);
+                resume_unwind(panic)
+            })
+        };
+        let spawned = self.core.spawn_with(attributes, Location::caller(), future);
+        spawned.unwrap()
+    }
+}
+
+/// Only this worker.
+pub(super) fn only(worker: u16) -> WorkerMask {
+    [WorkerId::new(worker)].into_iter().collect()
+}
+
+/// The report on a policy that must have ended.
+#[track_caller]
+pub(super) fn exit_of(policy: &LoadedPolicy) -> Arc<ExitInfo> {
+    policy.exit_info().expect("the policy has ended")
+}
+
+type OnTask = Box<dyn Fn(&Host<'_>, &TaskView<'_>) + Send + Sync>;
+type OnDispatch = Box<dyn Fn(&Host<'_>, WorkerId) + Send + Sync>;
+
+/// A policy made of closures. It has each task in its custody and gives none back, unless they say otherwise.
+#[derive(Default)]
+pub(super) struct Script {
+    enqueue: Option<OnTask>,
+    dispatch: Option<OnDispatch>,
+    running: Option<OnTask>,
+    stall_timeout: Option<Duration>,
+}
+
+impl Script {
+    pub(super) fn new() -> Script {
+        Script::default()
+    }
+
+    pub(super) fn enqueue(
+        mut self,
+        body: impl Fn(&Host<'_>, &TaskView<'_>) + Send + Sync + 'static,
+    ) -> Script {
+        self.enqueue = Some(Box::new(body));
+        self
+    }
+
+    pub(super) fn dispatch(
+        mut self,
+        body: impl Fn(&Host<'_>, WorkerId) + Send + Sync + 'static,
+    ) -> Script {
+        self.dispatch = Some(Box::new(body));
+        self
+    }
+
+    pub(super) fn running(
+        mut self,
+        body: impl Fn(&Host<'_>, &TaskView<'_>) + Send + Sync + 'static,
+    ) -> Script {
+        self.running = Some(Box::new(body));
+        self
+    }
+
+    pub(super) fn stall_timeout(mut self, timeout: Duration) -> Script {
+        self.stall_timeout = Some(timeout);
+        self
+    }
+}
+
+impl Policy for Script {
+    fn name(&self) -> &str {
+        "script"
+    }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        self.stall_timeout
+    }
+
+    fn init(&self, host: &Host<'_>) -> Result<(), polity_policy::InitError> {
+        host.create_dsq(0)?;
+        Ok(())
+    }
+
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if let Some(enqueue) = &self.enqueue {
+            enqueue(host, task);
+        }
+    }
+
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, _prev: Option<&TaskView<'_>>) {
+        if let Some(dispatch) = &self.dispatch {
+            dispatch(host, worker);
+        }
+    }
+
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if let Some(running) = &self.running {
+            running(host, task);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Long polls: reported once each, with everything about the task, and never blamed on the policy.
+
+use std::fmt::{Debug, Write};
+use std::panic::Location;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use polity::{Attributes, BuildError, yield_now};
+use polity_policies::Fifo;
+use polity_tests::{builder, in_a_process_of_its_own, now, receive, wait_for, wait_until, within};
+use tracing::field::{Field, Visit};
+
+use crate::watchdog::{Lateness, MS};
+use crate::workload::lock;
+
+/// A subscriber that passes on what is said of long polls: `message`, then the fields by name.
+struct Reports(Mutex<Sender<String>>);
+
+impl Reports {
+    /// Of the whole process, so call this in one of its own.
+    fn subscribe() -> Receiver<String> {
+        let (reported, reports) = channel();
+        let subscriber = Reports(Mutex::new(reported));
+        tracing::subscriber::set_global_default(subscriber).expect("nobody else has");
+        reports
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
+}
+
+impl tracing::Subscriber for Reports {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "polity"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        if line.0.contains("a poll has not returned") {
+            let _ = lock(&self.0).send(line.0);
+        }
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Does not yield for so long. The interval is the subject.
+fn block_for(time: Duration) {
+    let until = now() + time;
+    while now() < until {
+        std::thread::park_timeout(until - now());
+    }
+}
+
+/// The value of a field.
+fn field<'a>(report: &'a str, name: &str) -> &'a str {
+    let (_, rest) = report.split_once(&format!(" {name}=")).expect(name);
+    rest.split(' ').next().unwrap()
+}
+
+#[test]
+fn a_long_poll_is_reported_once_with_task_name_spawn_site_and_duration() {
+    in_a_process_of_its_own(
+        "watchdog::hogs::a_long_poll_is_reported_once_with_task_name_spawn_site_and_duration",
+        || {
+            within(|| {
+                let reports = Reports::subscribe();
+                for workers in [1, 2] {
+                    let threshold = 30 * MS;
+                    let runtime = builder(workers).hog_threshold(threshold).build().unwrap();
+                    let generation = runtime.load(Fifo::new()).unwrap();
+                    let site = Location::caller().file();
+                    let attributes = Attributes::new().name("ledger");
+                    let polls = 3;
+                    let hog = async move {
+                        for _ in 0..polls {
+                            block_for(6 * threshold);
+                            yield_now().await;
+                        }
+                    };
+                    let hog = runtime.spawn_with(attributes, hog).unwrap();
+                    let line = line!() - 1;
+                    let id = hog.id();
+                    wait_for("the hog", hog).unwrap();
+                    for _ in 0..polls {
+                        let report = receive("a report", &reports);
+                        println!("{report}");
+                        assert!(report.starts_with("WARN "), "{report}");
+                        assert_eq!(field(&report, "task"), id.to_string());
+                        assert_eq!(field(&report, "name"), "\"ledger\"");
+                        assert!(field(&report, "worker").parse::<usize>().unwrap() < workers);
+                        let spawned_at = field(&report, "spawned_at");
+                        assert!(
+                            spawned_at.starts_with(&format!("{site}:{line}:")),
+                            "{report}"
+                        );
+                        let ms: u128 = field(&report, "ms").parse().unwrap();
+                        assert!(ms >= threshold.as_millis(), "{report}");
+                        assert!(ms < 6 * threshold.as_millis(), "{report}");
+                    }
+                    assert_eq!(runtime.metrics().hogs, polls);
+                    let info = runtime.exit_info(generation);
+                    assert!(info.is_none(), "{info:?}");
+                }
+                assert!(reports.try_recv().is_err(), "one for each poll");
+            });
+        },
+    );
+}
+
+#[test]
+fn polls_below_the_threshold_are_not_hogs() {
+    within(|| {
+        let threshold = 300 * MS;
+        let runtime = builder(2).hog_threshold(threshold).build().unwrap();
+        for nth in 0..5 {
+            let lateness = Lateness::begin();
+            let took = runtime.spawn(async move {
+                let begun = now();
+                block_for(threshold - 50 * MS);
+                now() - begun
+            });
+            let took = wait_for("a poll below the threshold", took).unwrap();
+            drop(lateness);
+            // A machine that held it up for so long has made it one.
+            assert!(
+                took >= threshold || runtime.metrics().hogs == 0,
+                "poll {nth}: {took:?}"
+            );
+            if took >= threshold {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn the_default_threshold_is_a_tenth_of_a_second() {
+    within(|| {
+        let runtime = builder(1).build().unwrap();
+        let hog = runtime.spawn(async { block_for(200 * MS) });
+        wait_for("the hog", hog).unwrap();
+        wait_until("it is counted", || runtime.metrics().hogs == 1);
+    });
+}
+
+/// Without a policy, too.
+#[test]
+fn each_of_several_long_polls_at_once_counts() {
+    within(|| {
+        let runtime = builder(2).hog_threshold(20 * MS).build().unwrap();
+        let blockers: Vec<_> = (0..2)
+            .map(|_| crate::support::Blocker::new(&runtime))
+            .collect();
+        wait_until("both are counted", || runtime.metrics().hogs == 2);
+        for blocker in blockers {
+            blocker.end();
+        }
+        assert_eq!(runtime.metrics().hogs, 2);
+    });
+}
+
+#[test]
+fn a_hog_threshold_that_makes_no_sense_is_refused() {
+    let hour = Duration::from_secs(3600);
+    let nanosecond = Duration::from_nanos(1);
+    for threshold in [
+        Duration::ZERO,
+        MS - nanosecond,
+        hour + nanosecond,
+        Duration::MAX,
+    ] {
+        let error = builder(1).hog_threshold(threshold).build().unwrap_err();
+        assert!(matches!(error, BuildError::Invalid(_)));
+        let expected = format!("hog_threshold is {threshold:?}, but must be from 1 ms to 1 h");
+        assert_eq!(error.to_string(), expected);
+    }
+    for threshold in [MS, hour] {
+        drop(builder(1).hog_threshold(threshold).build().unwrap());
+    }
+}

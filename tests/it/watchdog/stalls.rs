@@ -1,0 +1,386 @@
+//! Policies that let a runnable task wait: found, said what of, and in time.
+
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use polity::{
+    Attributes, DsqId, ExitKind, Handle, Host, LoadError, LoadRefused, Policy, Position, TaskView,
+    yield_now,
+};
+use polity_policies::{Fault, Faulty};
+use polity_tests::{builder, check, now, receive, runtime, wait_for, within};
+
+use crate::watchdog::{FORGET, Lateness, MS, forgetful, median};
+use crate::workload::{Mixed, Script, exit_of, expect_ordered_panics, lock, tagged};
+
+/// [`forgetful`], with a timeout of its own, and a note of when it got the task that it forgot.
+struct Timed {
+    timeout: Duration,
+    got: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Policy for Timed {
+    fn name(&self) -> &str {
+        "timed"
+    }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        Some(self.timeout)
+    }
+
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if task.tag() == FORGET {
+            *lock(&self.got) = Some(now());
+        } else {
+            host.insert(task.id(), DsqId::Global, Position::Tail);
+        }
+    }
+}
+
+/// What the workers do while a task waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Meanwhile {
+    Idle,
+    RunOthers,
+    /// A task comes now and then.
+    AskForWork,
+}
+
+/// Tasks that keep the workers at that until told to stop.
+fn keep_at_it(runtime: &Handle, meanwhile: Meanwhile, stop: &Arc<AtomicBool>) {
+    let tasks = match meanwhile {
+        Meanwhile::Idle => 0,
+        Meanwhile::RunOthers => 2 * runtime.worker_count(),
+        Meanwhile::AskForWork => 1,
+    };
+    for _ in 0..tasks {
+        let stop = Arc::clone(stop);
+        drop(runtime.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                if meanwhile == Meanwhile::AskForWork {
+                    // A timer of the driver is what wakes the workers here.
+                    tokio::time::sleep(2 * MS).await;
+                }
+                yield_now().await;
+            }
+        }));
+    }
+}
+
+/// How long the task was in the policy's hands, and how much of that the machine lost.
+fn time_to_rescue(workers: usize, timeout: Duration, meanwhile: Meanwhile) -> (Duration, Duration) {
+    let runtime = runtime(workers);
+    let got = Arc::<Mutex<Option<Instant>>>::default();
+    let generation = runtime
+        .load(Timed {
+            timeout,
+            got: Arc::clone(&got),
+        })
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    keep_at_it(&runtime, meanwhile, &stop);
+    let lateness = Lateness::begin();
+    let (ran, runs) = channel();
+    let attributes = Attributes::new().name("ledger").tag(FORGET);
+    let site = Location::caller().file();
+    let forgotten = runtime
+        .spawn_with(attributes, async move { ran.send(now()).unwrap() })
+        .unwrap();
+    let line = line!() - 2;
+    let id = forgotten.id();
+    let ran_at = receive("the forgotten task", &runs);
+    let lost = lateness.end();
+    stop.store(true, Ordering::Relaxed);
+    wait_for("the forgotten task", forgotten).unwrap();
+    let info = exit_of(&runtime, generation);
+    assert_eq!(info.kind, ExitKind::Stall, "{info}");
+    assert_eq!(info.task, Some(id));
+    let who = format!("task {id} \"ledger\" (spawned at {site}:{line}:");
+    assert!(info.message.starts_with(&who), "{info}");
+    let (_, rest) = info.message.split_once(") has waited for ").unwrap();
+    let (age, instead) = rest.split_once(" ms in its custody; worker ").unwrap();
+    assert!(
+        age.parse::<u128>().unwrap() >= timeout.as_millis(),
+        "{info}"
+    );
+    let (worker, what) = instead.split_once(' ').unwrap();
+    assert!(worker.parse::<usize>().unwrap() < workers, "{info}");
+    match meanwhile {
+        Meanwhile::RunOthers => {
+            assert!(what.starts_with("polled task "), "{info}");
+            assert!(what.ends_with(" instead, which it got later"), "{info}");
+        }
+        // On a busy machine the last look for work, before the park, may come this late.
+        Meanwhile::Idle | Meanwhile::AskForWork => {
+            let possible = ["sat idle", "asked for work and got none"];
+            assert!(
+                possible.contains(&what) || meanwhile == Meanwhile::AskForWork,
+                "{info}"
+            );
+        }
+    }
+    let got = lock(&got).expect("it was offered");
+    (ran_at - got, lost)
+}
+
+#[test]
+fn a_policy_that_holds_a_task_is_ejected_within_twenty_milliseconds_of_the_timeout() {
+    for (timeout, rounds) in [(10 * MS, 7), (50 * MS, 7), (500 * MS, 3)] {
+        for meanwhile in [Meanwhile::Idle, Meanwhile::RunOthers, Meanwhile::AskForWork] {
+            for workers in [1, 2] {
+                let times = within(move || {
+                    let rounds = (0..rounds).map(|_| time_to_rescue(workers, timeout, meanwhile));
+                    rounds.collect::<Vec<_>>()
+                });
+                let case = format!("{timeout:?}, {workers} workers, {meanwhile:?}");
+                println!("{case}: (after, lost by the machine) {times:.1?}");
+                for (after, _) in &times {
+                    assert!(*after >= timeout, "{case}: {times:?}");
+                }
+                let over = times
+                    .iter()
+                    .map(|(after, lost)| after.saturating_sub(timeout + *lost));
+                let over = median(over.collect());
+                assert!(over <= 20 * MS, "{case}: {over:?} over, {times:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_timeout_of_the_policy_beats_that_of_the_runtime_in_both_directions() {
+    within(|| {
+        let policy = |timeout| Timed {
+            timeout,
+            got: Arc::default(),
+        };
+        let patient = builder(1).watchdog(30_000 * MS).build().unwrap();
+        let generation = patient.load(policy(20 * MS)).unwrap();
+        wait_for("a forgotten task", tagged(&patient, FORGET, async {})).unwrap();
+        assert_eq!(exit_of(&patient, generation).kind, ExitKind::Stall);
+
+        let hasty = builder(1).watchdog(10 * MS).build().unwrap();
+        let generation = hasty.load(policy(30_000 * MS)).unwrap();
+        let forgotten = tagged(&hasty, FORGET, async {});
+        // Ten times the runtime's, and half a second for a watchdog that is late.
+        assert!(hasty.wait_exit(generation, 600 * MS).is_none());
+        hasty.unload();
+        wait_for("a forgotten task", forgotten).unwrap();
+    });
+}
+
+#[test]
+fn the_builders_own_policy_is_watched_too() {
+    within(|| {
+        let policy = Faulty::new(Fault::Starve { weight: 1 });
+        let builder = builder(1).watchdog(20 * MS).policy(policy);
+        let runtime = builder.build().unwrap();
+        let generation = runtime.policy().unwrap().generation;
+        wait_for("a starved task", runtime.spawn(async {})).unwrap();
+        assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Stall);
+    });
+}
+
+#[test]
+fn a_stall_timeout_out_of_range_refuses_the_load_and_says_the_range() {
+    check(1, |runtime| {
+        let kept = runtime.load(forgetful()).unwrap();
+        let refused = [
+            Duration::ZERO,
+            9 * MS,
+            10 * MS - Duration::from_nanos(1),
+            30_000 * MS + Duration::from_nanos(1),
+            31_000 * MS,
+            Duration::MAX,
+        ];
+        for timeout in refused {
+            let policy = Faulty::new(Fault::RefuseInit).with_stall_timeout(timeout);
+            let error = runtime.load(policy).unwrap_err();
+            assert_eq!(
+                error,
+                LoadError::Refused(LoadRefused::StallTimeout(timeout))
+            );
+            let text = error.to_string();
+            let expected = format!(
+                "policy asks for a stall timeout of {timeout:?}, but it must be from 10 ms to 30 s"
+            );
+            assert_eq!(text, expected);
+        }
+        assert_eq!(runtime.policy().unwrap().generation, kept);
+        for timeout in [10 * MS, 30_000 * MS] {
+            let fault = Fault::ErrorAfterEnqueues(0);
+            let policy = Faulty::new(fault).with_stall_timeout(timeout);
+            runtime.load(policy).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_stall_timeout_is_a_refused_load() {
+    struct Panics;
+    impl Policy for Panics {
+        fn name(&self) -> &str {
+            "panics"
+        }
+        fn stall_timeout(&self) -> Option<Duration> {
+            panic!("no idea, as ordered");
+        }
+    }
+    expect_ordered_panics();
+    check(1, |runtime| {
+        let kept = runtime.load(forgetful()).unwrap();
+        let error = runtime.load(Panics).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "policy panicked in stall_timeout: no idea, as ordered"
+        );
+        assert_eq!(runtime.policy().unwrap().generation, kept);
+    });
+}
+
+/// Loads `policy`, lets it lose some of a mixed load, and expects all of that to end well.
+fn loses_some_of_a_mixed_load(workers: usize, policy: impl Policy) {
+    within(move || {
+        let runtime = builder(workers).watchdog(30 * MS).build().unwrap();
+        let generation = runtime.load(policy).unwrap();
+        let load = Mixed::start(&runtime, 10);
+        let info = exit_of(&runtime, generation);
+        assert_eq!(info.kind, ExitKind::Stall, "{info}");
+        assert!(info.task.is_some());
+        assert!(runtime.policy().is_none());
+        load.finish();
+    });
+}
+
+#[test]
+fn a_policy_that_forgets_tasks_of_a_mixed_load_is_ejected_and_all_of_them_run() {
+    for workers in [1, 2] {
+        loses_some_of_a_mixed_load(workers, Faulty::new(Fault::ForgetEveryNth(20)));
+    }
+}
+
+#[test]
+fn a_policy_that_starves_the_heavy_ones_is_ejected_and_all_of_them_run() {
+    for workers in [1, 2] {
+        loses_some_of_a_mixed_load(workers, Faulty::new(Fault::Starve { weight: 1_000 }));
+    }
+}
+
+/// Of such tasks that the policy was given one after the other, the first is named, and all run.
+fn the_oldest_of(workers: usize, policy: Script, place: &'static str) {
+    within(move || {
+        let runtime = builder(workers).watchdog(50 * MS).build().unwrap();
+        let offered = runtime.metrics().offered;
+        let generation = runtime.load(policy).unwrap();
+        let tasks: Vec<_> = (0..5)
+            .map(|nth| {
+                let task = tagged(&runtime, FORGET, async {});
+                let all = offered + nth + 1;
+                polity_tests::wait_until("it was offered", || runtime.metrics().offered >= all);
+                task
+            })
+            .collect();
+        let info = exit_of(&runtime, generation);
+        assert_eq!(info.kind, ExitKind::Stall, "{info}");
+        assert_eq!(info.task, Some(tasks[0].id()), "{info}");
+        assert!(info.message.contains(place), "{info}");
+        for task in tasks {
+            wait_for("a task that waited", task).unwrap();
+        }
+    });
+}
+
+#[test]
+fn tasks_in_a_custom_dsq_that_nobody_empties_are_found() {
+    for workers in [1, 2] {
+        let policy = Script::new("fills_a_queue")
+            .init(|host| {
+                host.create_dsq(7)?;
+                Ok(())
+            })
+            .enqueue(|host, task| {
+                host.insert(task.id(), DsqId::Custom(7), Position::Tail);
+            });
+        the_oldest_of(workers, policy, " in DSQ custom 7; ");
+    }
+}
+
+#[test]
+fn of_forgotten_tasks_the_oldest_is_named() {
+    for workers in [1, 2] {
+        the_oldest_of(workers, forgetful(), " in its custody; ");
+    }
+}
+
+#[test]
+fn a_task_in_a_local_dsq_behind_endless_inserts_at_the_head_is_found() {
+    within(|| {
+        let runtime = builder(1).watchdog(50 * MS).build().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let policy = Script::new("last_in_first_out").enqueue(|host, task| {
+            let at = match task.tag() {
+                FORGET => Position::Tail,
+                _ => Position::Head,
+            };
+            host.insert(task.id(), DsqId::Local, at);
+        });
+        let generation = runtime.load(policy).unwrap();
+        let (begun, has_begun) = channel();
+        // Two that wake each other: one of them always is inserted before the worker looks.
+        let (first, second) = (
+            Arc::new(tokio::sync::Notify::new()),
+            Arc::new(tokio::sync::Notify::new()),
+        );
+        for (mine, other) in [(&first, &second), (&second, &first)] {
+            let (mine, other, stop) = (Arc::clone(mine), Arc::clone(other), Arc::clone(&stop));
+            let begun = begun.clone();
+            drop(runtime.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    mine.notified().await;
+                    let _ = begun.send(());
+                    other.notify_one();
+                }
+                other.notify_one();
+            }));
+        }
+        first.notify_one();
+        receive("the pair", &has_begun);
+        let starved = tagged(&runtime, FORGET, async {});
+        let id = starved.id();
+        let info = exit_of(&runtime, generation);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(
+            (info.kind, info.task),
+            (ExitKind::Stall, Some(id)),
+            "{info}"
+        );
+        let expected = " in the local DSQ of worker 0; worker 0 polled task ";
+        assert!(info.message.contains(expected), "{info}");
+        wait_for("the starved task", starved).unwrap();
+    });
+}
+
+#[test]
+fn a_policy_that_was_loaded_over_a_stalled_one_has_its_own_time() {
+    within(|| {
+        let runtime = builder(1).watchdog(100 * MS).build().unwrap();
+        runtime.load(forgetful()).unwrap();
+        let forgotten = tagged(&runtime, FORGET, async {});
+        let begun = now();
+        let mut loaded_at = begun;
+        // Each gets the task anew, and for less than its timeout.
+        while now() - begun < 300 * MS {
+            loaded_at = now();
+            runtime.load(forgetful()).unwrap();
+            std::thread::park_timeout(20 * MS);
+        }
+        let last = runtime.policy();
+        let in_time = now() - loaded_at < 100 * MS;
+        assert!(last.is_some() || !in_time);
+        wait_for("the task, after the last one's stall", forgotten).unwrap();
+        assert!(now() - loaded_at >= 100 * MS);
+    });
+}
