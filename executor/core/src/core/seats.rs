@@ -51,10 +51,9 @@ impl<M: Machine> Core<M> {
         self.seating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether no thread sits there, so that `stand_in` may be called for it.
+    /// Whether no thread sits there nor is about to, so that `stand_in` may be called for it.
     pub fn is_vacant(&self, seat: SeatId) -> bool {
-        let unclaimed = self.seat(seat).unclaimed.lock();
-        unclaimed.unwrap_or_else(PoisonError::into_inner).is_some()
+        self.seat(seat).is_vacant()
     }
 
     /// Whether the thread there was convicted, and has not come back.
@@ -142,11 +141,7 @@ impl<M: Machine> Core<M> {
             .unclaimed
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(local.ingress);
-        let taken = |seat: &Seat| {
-            let unclaimed = seat.unclaimed.lock();
-            unclaimed.unwrap_or_else(PoisonError::into_inner).is_none()
-        };
-        let last = self.seats.iter().rposition(|seat| taken(seat));
+        let last = self.seats.iter().rposition(|seat| !seat.is_vacant());
         let in_use = last.map_or(0, |last| last + 1).max(self.worker_count());
         self.in_use.store(in_use, Ordering::Relaxed);
         true

@@ -1,8 +1,8 @@
 //! The records.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_deque as deque;
 use polity_policy::{TaskId, WorkerId};
@@ -294,6 +294,13 @@ impl Seat {
     // Ordering, for `counted`: Relaxed; written before the thread is told to sit down, which orders.
     pub(crate) fn set_counted(&self) {
         self.counted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no thread sits here, and none has been told to: of those two, one is visible at any time.
+    pub(crate) fn is_vacant(&self) -> bool {
+        let told = self.counted.load(Ordering::Relaxed);
+        let unclaimed = self.unclaimed.lock();
+        !told && unclaimed.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(crate) fn take_counted(&self) -> bool {
