@@ -66,6 +66,20 @@ pub fn check(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
     within(move || body(runtime(workers)));
 }
 
+/// The same without spares: each worker is one thread, also on a machine that keeps threads waiting for so long that they
+/// seem stuck.
+#[track_caller]
+pub fn check_without_spares(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
+    within(move || {
+        body(
+            builder(workers)
+                .spares(0)
+                .build()
+                .expect("the runtime starts"),
+        )
+    });
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -12,7 +12,7 @@ use polity::{
     TaskView, WorkerId, WorkerMask,
 };
 use polity_policies::{Fifo, Priority};
-use polity_tests::{builder, check, receive, wait_for, wait_until, within};
+use polity_tests::{builder, check_without_spares as check, receive, wait_for, wait_until, within};
 
 use crate::support::{Blocker, Threads, noted};
 

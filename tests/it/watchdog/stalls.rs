@@ -110,8 +110,13 @@ fn time_to_rescue(workers: usize, timeout: Duration, meanwhile: Meanwhile) -> (D
     assert!(worker.parse::<usize>().unwrap() < workers, "{info}");
     match meanwhile {
         Meanwhile::RunOthers => {
-            assert!(what.starts_with("polled task "), "{info}");
-            assert!(what.ends_with(" instead, which it got later"), "{info}");
+            // On a busy machine the workers may have run all the others, and asked for more.
+            let overtaken =
+                what.starts_with("polled task ") && what.ends_with(" instead, which it got later");
+            assert!(
+                overtaken || what == "asked for work and got none" || what == "sat idle",
+                "{info}"
+            );
         }
         // On a busy machine the last look for work, before the park, may come this late.
         Meanwhile::Idle | Meanwhile::AskForWork => {
