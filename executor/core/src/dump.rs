@@ -47,13 +47,9 @@ impl<M: Machine> Core<M> {
         let limit = self.config.dump_limit;
         if text.len() > limit {
             let marker = format!("\n... cut: this dump has {} bytes\n", text.len());
-            let mut end = limit.saturating_sub(marker.len());
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
+            text.truncate(boundary_below(&text, limit.saturating_sub(marker.len())));
             text.push_str(&marker);
-            text.truncate(text.floor_char_boundary(limit));
+            text.truncate(boundary_below(&text, limit));
         }
         Dump { text }
     }
@@ -203,6 +199,15 @@ impl<M: Machine> Core<M> {
     }
 }
 
+/// The last place at or before `at` where a text may be cut.
+fn boundary_below(text: &str, at: usize) -> usize {
+    let mut end = at.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
+}
+
 /// Nanoseconds, as a person reads them.
 struct Ms(u64);
 
@@ -219,7 +224,7 @@ impl fmt::Display for Ms {
 /// Cut, so that a name cannot flood the dump.
 fn write_name(out: &mut String, header: &Header) -> fmt::Result {
     match header.attributes().get_name() {
-        Some(name) => write!(out, " {:?}", &name[..name.floor_char_boundary(40)]),
+        Some(name) => write!(out, " {:?}", &name[..boundary_below(name, 40)]),
         None => Ok(()),
     }
 }

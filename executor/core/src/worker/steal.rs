@@ -106,11 +106,11 @@ impl<M: Machine> Worker<M> {
             }
             let mut stolen = !seat.ingress.is_empty()
                 && retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some();
-            if in_poll_for >= STALE_SLOT_NS {
-                if let Some(entry) = local::take(&seat.lifo) {
-                    self.local.ingress.push(entry);
-                    stolen = true;
-                }
+            if in_poll_for >= STALE_SLOT_NS
+                && let Some(entry) = local::take(&seat.lifo)
+            {
+                self.local.ingress.push(entry);
+                stolen = true;
             }
             let Some(placed) = self.core.served_by(victim) else {
                 self.stats.steals += u64::from(stolen);
