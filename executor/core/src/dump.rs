@@ -15,7 +15,7 @@ use crate::task::custody::{Owner, State};
 use crate::task::header::Header;
 use crate::task::slab;
 
-/// See the [module](self).
+/// What a runtime looks like at one moment, as text of bounded size. From [`Core::dump`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Dump {
     text: String,

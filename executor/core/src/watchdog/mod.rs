@@ -101,7 +101,7 @@ pub enum Others {
     AreStuckToo,
 }
 
-/// See the [module](self). One for each core; not to be ticked by two threads at once.
+/// Finds who waits too long and who is stuck, from tick to tick. One for each core; not to be ticked by two threads at once.
 pub struct Watchdog<M: Machine> {
     core: &'static Core<M>,
     hog_after_ns: u64,

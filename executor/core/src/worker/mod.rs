@@ -90,7 +90,7 @@ pub struct Worker<M: Machine> {
 }
 
 impl<M: Machine> Worker<M> {
-    /// Takes a seat: a worker's own, or one that [`Core::stand_in`](crate::Core::stand_in) has prepared.
+    /// Takes a seat: a worker's own, or one that [`Watchdog::seat`](crate::Watchdog::seat) has prepared.
     ///
     /// # Panics
     /// If there is no such seat, or it is taken.
