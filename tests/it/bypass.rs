@@ -2,6 +2,7 @@
 
 mod custody;
 mod guards;
+mod polls;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
