@@ -2,6 +2,7 @@
 
 mod custody;
 mod guards;
+mod life;
 mod polls;
 
 use std::fmt;
