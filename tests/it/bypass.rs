@@ -4,6 +4,7 @@ mod custody;
 mod guards;
 mod life;
 mod polls;
+mod stress;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
