@@ -58,39 +58,37 @@ fn one_queue() -> Script {
 
 #[test]
 fn a_fair_policy_with_a_backlog_longer_than_its_timeout_is_not_ejected() {
-    for workers in [1, 2] {
-        within(move || {
-            let runtime = without_spares(workers);
-            let generation = runtime.load(one_queue()).unwrap();
-            let longest_wait = Arc::new(AtomicUsize::new(0));
-            // 200 polls of a millisecond before it is a task's turn again.
-            let tasks: Vec<_> = (0..200 * workers)
-                .map(|_| {
-                    let longest_wait = Arc::clone(&longest_wait);
-                    runtime.spawn(async move {
-                        let mut ran_at = now();
-                        for _ in 0..5 {
-                            yield_now().await;
-                            let waited = (now() - ran_at).as_millis() as usize;
-                            longest_wait.fetch_max(waited, Ordering::Relaxed);
-                            spin_for(MS);
-                            ran_at = now();
-                        }
-                    })
+    within(|| {
+        let runtime = without_spares(1);
+        let generation = runtime.load(one_queue()).unwrap();
+        let longest_wait = Arc::new(AtomicUsize::new(0));
+        // 200 polls of a millisecond before it is a task's turn again.
+        let tasks: Vec<_> = (0..200)
+            .map(|_| {
+                let longest_wait = Arc::clone(&longest_wait);
+                runtime.spawn(async move {
+                    let mut ran_at = now();
+                    for _ in 0..5 {
+                        yield_now().await;
+                        let waited = (now() - ran_at).as_millis() as usize;
+                        longest_wait.fetch_max(waited, Ordering::Relaxed);
+                        spin_for(MS);
+                        ran_at = now();
+                    }
                 })
-                .collect();
-            for task in tasks {
-                wait_for("a task of a long queue", task).unwrap();
-            }
-            let longest = longest_wait.load(Ordering::Relaxed) as u128;
-            assert!(
-                longest > 2 * TIMEOUT.as_millis(),
-                "{longest} ms prove nothing"
-            );
-            let info = runtime.exit_info(generation);
-            assert!(info.is_none(), "{info:?}");
-        });
-    }
+            })
+            .collect();
+        for task in tasks {
+            wait_for("a task of a long queue", task).unwrap();
+        }
+        let longest = longest_wait.load(Ordering::Relaxed) as u128;
+        assert!(
+            longest > 2 * TIMEOUT.as_millis(),
+            "{longest} ms prove nothing"
+        );
+        let info = runtime.exit_info(generation);
+        assert!(info.is_none(), "{info:?}");
+    });
 }
 
 /// Every thread of the runtime in a long poll: the workers, and the watchdog, which does their work when no spare is left.
@@ -199,7 +197,6 @@ fn a_task_whose_only_worker_is_in_a_long_poll_is_not_blamed_on_the_policy() {
             wait_for("the other worker", runtime.spawn(async {})).unwrap();
         }
         let_four_timeouts_pass();
-        assert!(!bound.is_finished());
         let info = runtime.exit_info(generation);
         assert!(info.is_none(), "{info:?}");
         hog.end();

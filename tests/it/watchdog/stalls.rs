@@ -70,8 +70,17 @@ fn keep_at_it(runtime: &Handle, meanwhile: Meanwhile, stop: &Arc<AtomicBool>) {
     }
 }
 
-/// How long the task was in the policy's hands, and how much of that the machine lost.
-fn time_to_rescue(workers: usize, timeout: Duration, meanwhile: Meanwhile) -> (Duration, Duration) {
+/// One rescue of a forgotten task.
+struct Rescue {
+    /// From the policy's `enqueue` to the poll.
+    after: Duration,
+    /// How much of that the machine lost.
+    lost: Duration,
+    /// How long the task had waited by the watchdog's clock.
+    age: Duration,
+}
+
+fn rescue(workers: usize, timeout: Duration, meanwhile: Meanwhile) -> Rescue {
     let runtime = runtime(workers);
     let got = Arc::<Mutex<Option<Instant>>>::default();
     let generation = runtime
@@ -102,54 +111,63 @@ fn time_to_rescue(workers: usize, timeout: Duration, meanwhile: Meanwhile) -> (D
     assert!(info.message.starts_with(&who), "{info}");
     let (_, rest) = info.message.split_once(") has waited for ").unwrap();
     let (age, instead) = rest.split_once(" ms in its custody; worker ").unwrap();
-    assert!(
-        age.parse::<u128>().unwrap() >= timeout.as_millis(),
-        "{info}"
-    );
+    let age = Duration::from_millis(age.parse().unwrap());
+    assert!(age >= timeout, "{info}");
     let (worker, what) = instead.split_once(' ').unwrap();
     assert!(worker.parse::<usize>().unwrap() < workers, "{info}");
-    match meanwhile {
-        Meanwhile::RunOthers => {
-            // On a busy machine the workers may have run all the others, and asked for more.
-            let overtaken =
-                what.starts_with("polled task ") && what.ends_with(" instead, which it got later");
-            assert!(
-                overtaken || what == "asked for work and got none" || what == "sat idle",
-                "{info}"
-            );
+    // On a busy machine, other workers may find nothing for a moment, and their last look before a park may come late.
+    let possible = match meanwhile {
+        Meanwhile::Idle => what == "sat idle" || what == "asked for work and got none",
+        Meanwhile::RunOthers | Meanwhile::AskForWork => {
+            let polled = what.starts_with("polled task ") && what.ends_with("which it got later");
+            polled || what == "asked for work and got none" || what == "sat idle"
         }
-        // On a busy machine the last look for work, before the park, may come this late.
-        Meanwhile::Idle | Meanwhile::AskForWork => {
-            let possible = ["sat idle", "asked for work and got none"];
-            assert!(
-                possible.contains(&what) || meanwhile == Meanwhile::AskForWork,
-                "{info}"
-            );
-        }
-    }
+    };
+    assert!(possible, "{info}");
     let got = lock(&got).expect("it was offered");
-    (ran_at - got, lost)
+    let after = ran_at - got;
+    Rescue { after, lost, age }
+}
+
+/// A busy machine may be late again and again; a watchdog that looks too seldom always is.
+const ATTEMPTS: usize = 5;
+
+fn is_in_time(workers: usize, timeout: Duration, meanwhile: Meanwhile) {
+    let bound = timeout + 20 * MS;
+    let rounds = if timeout < 100 * MS { 7 } else { 3 };
+    let case = format!("{timeout:?}, {workers} workers, {meanwhile:?}");
+    for attempt in 1..=ATTEMPTS {
+        let rescues: Vec<Rescue> = within(move || {
+            let rounds = (0..rounds).map(|_| rescue(workers, timeout, meanwhile));
+            rounds.collect()
+        });
+        let of = |what: fn(&Rescue) -> Duration| rescues.iter().map(what).collect::<Vec<_>>();
+        let after = of(|rescue| rescue.after);
+        println!(
+            "{case}: after {after:.1?}, {:.1?} of it lost",
+            of(|rescue| rescue.lost)
+        );
+        assert!(
+            after.iter().all(|after| *after >= timeout),
+            "{case}: too early"
+        );
+        let age = median(of(|rescue| rescue.age));
+        assert!(age <= bound, "{case}: {age:?} by the watchdog's clock");
+        let median = median(of(|rescue| rescue.after.saturating_sub(rescue.lost)));
+        if median <= bound {
+            return;
+        }
+        println!("{case}: attempt {attempt} of {ATTEMPTS}: {median:?}");
+    }
+    panic!("{case}: never within {bound:?}");
 }
 
 #[test]
 fn a_policy_that_holds_a_task_is_ejected_within_twenty_milliseconds_of_the_timeout() {
-    for (timeout, rounds) in [(10 * MS, 7), (50 * MS, 7), (500 * MS, 3)] {
+    for timeout in [10 * MS, 50 * MS, 500 * MS] {
         for meanwhile in [Meanwhile::Idle, Meanwhile::RunOthers, Meanwhile::AskForWork] {
             for workers in [1, 2] {
-                let times = within(move || {
-                    let rounds = (0..rounds).map(|_| time_to_rescue(workers, timeout, meanwhile));
-                    rounds.collect::<Vec<_>>()
-                });
-                let case = format!("{timeout:?}, {workers} workers, {meanwhile:?}");
-                println!("{case}: (after, lost by the machine) {times:.1?}");
-                for (after, _) in &times {
-                    assert!(*after >= timeout, "{case}: {times:?}");
-                }
-                let over = times
-                    .iter()
-                    .map(|(after, lost)| after.saturating_sub(timeout + *lost));
-                let over = median(over.collect());
-                assert!(over <= 20 * MS, "{case}: {over:?} over, {times:?}");
+                is_in_time(workers, timeout, meanwhile);
             }
         }
     }
