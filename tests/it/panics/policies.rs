@@ -14,7 +14,8 @@ use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
 use polity_tests::{check, now, receive, wait_for, wait_until};
 
 use super::{
-    Churn, check_every_worker_works, check_panic, load_while_busy, only, throw_endless_bomb,
+    Churn, KeptBusy, check_every_worker_works, check_panic, load_while_busy, only,
+    throw_endless_bomb,
 };
 use crate::workload::{Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
@@ -184,6 +185,43 @@ fn tasks_in_the_hands_of_a_policy_that_panics_run_all_the_same() {
             }
             assert_eq!(runs.load(Ordering::SeqCst), 51);
         }
+    });
+}
+
+/// By a clock that ticks every few milliseconds. Slots that had other tenants are given out in an order of their own.
+#[test]
+fn what_a_policy_held_when_it_panicked_runs_oldest_first_also_from_recycled_slots() {
+    const LAST: u64 = 12;
+    expect_ordered_panics();
+    check(1, |runtime| {
+        let busy = KeptBusy::start(&runtime);
+        let tenants: Vec<_> = (0..1000).map(|_| runtime.spawn(yield_now())).collect();
+        busy.end();
+        for task in tenants {
+            wait_for("a tenant", task).unwrap();
+        }
+        let policy = Script::new("keeps_all").enqueue(|_, task| {
+            assert!(task.tag() != LAST, "the last one, as ordered");
+        });
+        let generation = load_while_busy(&runtime, policy);
+        let (ran, in_order) = channel();
+        let tasks: Vec<_> = (0..=LAST)
+            .map(|tag| {
+                let (ran, offered) = (ran.clone(), runtime.metrics().offered);
+                let task = tagged(&runtime, tag, async move { ran.send(tag).unwrap() });
+                let next_tick = now() + Duration::from_millis(10);
+                wait_until("it is offered, and the clock has ticked", || {
+                    runtime.metrics().offered > offered && now() > next_tick
+                });
+                task
+            })
+            .collect();
+        assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Panic);
+        for task in tasks {
+            wait_for("a task that was kept", task).unwrap();
+        }
+        let swept = in_order.try_iter().filter(|tag| *tag != LAST);
+        assert_eq!(Vec::from_iter(swept), Vec::from_iter(0..LAST));
     });
 }
 
