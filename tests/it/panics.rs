@@ -3,6 +3,7 @@
 //!
 //! What native code cannot contain ends the process: `tests/aborts`.
 
+mod hooks;
 mod lives;
 mod policies;
 mod tasks;
