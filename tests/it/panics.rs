@@ -5,6 +5,7 @@
 
 mod hooks;
 mod lives;
+mod poison;
 mod policies;
 mod tasks;
 mod wakers;

@@ -11,11 +11,10 @@ use polity::{
     TaskView, WorkerId, yield_now,
 };
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
-use polity_tests::{check, now, receive, wait_for, wait_until};
+use polity_tests::{check, now, wait_for, wait_until};
 
 use super::{
-    Churn, KeptBusy, check_every_worker_works, check_panic, load_while_busy, only,
-    throw_endless_bomb,
+    Churn, KeptBusy, check_every_worker_works, check_panic, load_while_busy, throw_endless_bomb,
 };
 use crate::workload::{Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
@@ -42,7 +41,7 @@ fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {
 }
 
 /// A policy can be loaded, is asked, and is told all that it should be.
-fn check_another_can_be_loaded(runtime: &Runtime) {
+pub(super) fn check_another_can_be_loaded(runtime: &Runtime) {
     let (policy, record) = Recorder::new(Fifo::new(), runtime.worker_count());
     let generation = runtime.load(policy).unwrap();
     let churn = Churn::start(runtime);
@@ -322,63 +321,6 @@ fn a_panic_ejects_within_a_millisecond() {
         );
         assert!(percent(50) < Duration::from_millis(1), "{:?}", percent(50));
     });
-}
-
-/// The first panic poisons a lock of the policy's own. Callbacks that are inside meanwhile panic over that, and say
-/// nothing of what went wrong.
-#[test]
-fn panics_over_a_poisoned_lock_do_not_hide_the_panic_that_poisoned_it() {
-    const WORKERS: usize = 4;
-    expect_ordered_panics();
-    for _ in 0..20 {
-        check(WORKERS, |runtime| {
-            let books = Arc::new(Mutex::new(()));
-            let (inside, are_inside) = channel();
-            let are_inside = Mutex::new(are_inside);
-            let poisoned_too = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&poisoned_too);
-            let handle = runtime.handle().clone();
-            let policy = Script::new("poisoner").running(move |_, task| match task.tag() {
-                1 => {
-                    let _held = lock(&books);
-                    for _ in 1..WORKERS {
-                        receive("the other workers to come in", &lock(&are_inside));
-                    }
-                    panic!("the books do not balance, as ordered");
-                }
-                _ => {
-                    inside.send(()).unwrap();
-                    wait_until("the first panic has ended the policy", || {
-                        handle.policy().is_none()
-                    });
-                    counted.fetch_add(1, Ordering::SeqCst);
-                    drop(
-                        books
-                            .lock()
-                            .expect("a lock that nobody poisoned, as ordered"),
-                    );
-                }
-            });
-            let generation = load_while_busy(&runtime, policy);
-            let tasks: Vec<_> = (0..WORKERS)
-                .map(|worker| {
-                    let tag = u64::from(worker == 0);
-                    let attributes = only(worker).tag(tag);
-                    runtime.spawn_with(attributes, yield_now()).unwrap()
-                })
-                .collect();
-            let info = exit_of(&runtime, generation);
-            let text = "running: the books do not balance, as ordered";
-            check_panic(&info, text);
-            for task in tasks {
-                wait_for("a task", task).unwrap();
-            }
-            assert_eq!(poisoned_too.load(Ordering::SeqCst), WORKERS - 1);
-            check_panic(&exit_of(&runtime, generation), text);
-            check_every_worker_works(&runtime);
-            check_another_can_be_loaded(&runtime);
-        });
-    }
 }
 
 /// What a policy says when it has caught its own panic is its own business; what it throws again is the core's.
