@@ -3,7 +3,9 @@
 //!
 //! What native code cannot contain ends the process: `tests/aborts`.
 
+mod hooks;
 mod lives;
+mod poison;
 mod policies;
 mod tasks;
 mod wakers;

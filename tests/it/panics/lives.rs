@@ -1,14 +1,16 @@
-//! Panics at the two ends of a policy's life: in `name` and `init` they refuse the load, in `exit` and drop they come too
+//! Panics at the two ends of a policy's life: in `name`, `stall_timeout` and `init` they refuse the load, in `exit` and drop they come too
 //! late to matter.
 
 use std::fmt;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use polity::{
-    Callback as CoreCallback, ExitKind, InitError, LoadError, LoadRefused, Policy, Runtime,
+    Callback as CoreCallback, ExitKind, Generation, Handle, InitError, LoadError, LoadRefused,
+    Policy, Runtime,
 };
 use polity_policies::{Callback, Fault, Faulty, Fifo};
 use polity_tests::{check, receive, within};
@@ -19,6 +21,15 @@ use super::{
 };
 use crate::workload::{Script, exit_of, expect_ordered_panics};
 
+/// Loads `bad`, of which no panic may reach the caller.
+#[track_caller]
+fn load(runtime: &Handle, bad: impl Policy) -> Result<Generation, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| runtime.load(bad))).unwrap_or_else(|payload| {
+        std::mem::forget(payload); // its drop may panic
+        panic!("the load panicked");
+    })
+}
+
 /// Loads `bad` under a churn over a good policy, which must not notice.
 #[track_caller]
 fn refusal_of(bad: impl Policy) -> LoadError {
@@ -26,7 +37,7 @@ fn refusal_of(bad: impl Policy) -> LoadError {
         let runtime = polity_tests::runtime(2);
         let good = runtime.load(Fifo::new()).unwrap();
         let churn = Churn::start(&runtime);
-        let error = runtime.load(bad).unwrap_err();
+        let error = load(&runtime, bad).unwrap_err();
         assert_eq!(runtime.policy().unwrap().generation, good);
         churn.finish();
         check_every_worker_works(&runtime);
@@ -44,6 +55,123 @@ fn panicked_in(callback: CoreCallback, message: &str) -> LoadError {
 }
 
 const NOT_TEXT: &str = "(a panic payload that is not text)";
+
+/// A policy that is refused for what it says before its `init`.
+struct Bad {
+    name: fn() -> &'static str,
+    stall_timeout: fn() -> Option<Duration>,
+    drop: fn(),
+    drops: Arc<AtomicUsize>,
+}
+
+impl Bad {
+    /// A policy with which nothing is wrong.
+    fn new() -> (Bad, Arc<AtomicUsize>) {
+        let drops = Arc::<AtomicUsize>::default();
+        let bad = Bad {
+            name: || "bad",
+            stall_timeout: || None,
+            drop: || (),
+            drops: Arc::clone(&drops),
+        };
+        (bad, drops)
+    }
+}
+
+impl Policy for Bad {
+    fn name(&self) -> &str {
+        (self.name)()
+    }
+    fn stall_timeout(&self) -> Option<Duration> {
+        (self.stall_timeout)()
+    }
+}
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::SeqCst);
+        (self.drop)();
+    }
+}
+
+/// What a drop does.
+const DROPS: [fn(); 3] = [
+    || (),
+    || panic!("in drop, as ordered"),
+    || throw_endless_bomb(),
+];
+
+#[test]
+fn a_policy_that_panics_before_its_init_is_refused_and_may_panic_in_its_drop() {
+    expect_ordered_panics();
+    for drop in DROPS {
+        for (name, says) in [
+            ((|| panic!("as ordered")) as fn() -> _, "as ordered"),
+            (|| throw_endless_bomb(), NOT_TEXT),
+        ] {
+            let (mut bad, drops) = Bad::new();
+            bad.name = name;
+            bad.drop = drop;
+            let refusal = refusal_of(bad);
+            assert_eq!(refusal, panicked_in(CoreCallback::Name, says));
+            assert_eq!(drops.load(Ordering::SeqCst), 1);
+        }
+        for (stall_timeout, says) in [
+            ((|| panic!("as ordered")) as fn() -> _, "as ordered"),
+            (|| throw_endless_bomb(), NOT_TEXT),
+        ] {
+            let (mut bad, drops) = Bad::new();
+            bad.stall_timeout = stall_timeout;
+            bad.drop = drop;
+            let refusal = refusal_of(bad);
+            assert_eq!(refusal, panicked_in(CoreCallback::StallTimeout, says));
+            assert_eq!(drops.load(Ordering::SeqCst), 1);
+        }
+    }
+}
+
+#[test]
+fn a_policy_with_a_bad_name_or_stall_timeout_may_panic_in_its_drop() {
+    expect_ordered_panics();
+    for drop in DROPS {
+        let (mut bad, drops) = Bad::new();
+        bad.name = || "";
+        bad.drop = drop;
+        let refusal = refusal_of(bad);
+        assert!(
+            matches!(refusal, LoadError::Refused(LoadRefused::Name { .. })),
+            "{refusal}"
+        );
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+
+        let (mut bad, drops) = Bad::new();
+        bad.stall_timeout = || Some(Duration::ZERO);
+        bad.drop = drop;
+        let refusal = refusal_of(bad);
+        assert_eq!(
+            refusal,
+            LoadError::Refused(LoadRefused::StallTimeout(Duration::ZERO))
+        );
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[test]
+fn a_policy_that_is_loaded_too_late_may_panic_in_its_drop() {
+    expect_ordered_panics();
+    for drop in DROPS {
+        within(move || {
+            let runtime = polity_tests::runtime(1);
+            let handle = runtime.handle().clone();
+            std::mem::drop(runtime);
+            let (mut bad, drops) = Bad::new();
+            bad.drop = drop;
+            let refusal = load(&handle, bad).unwrap_err();
+            assert_eq!(refusal, LoadError::Refused(LoadRefused::Closing));
+            assert_eq!(drops.load(Ordering::SeqCst), 1);
+        });
+    }
+}
 
 #[test]
 fn an_init_that_throws_a_payload_that_panics_when_dropped_is_refused() {
@@ -159,6 +287,7 @@ fn panics_in_exit_and_drop_change_nothing_for_the_policy_that_came_next() {
                 (false, true, false),
                 (false, true, true),
                 (true, true, false),
+                (true, true, true),
             ] {
                 let (said, says) = channel();
                 let policy = bad_end(exit, drop, endless, move |what| {
@@ -209,11 +338,16 @@ fn a_policy_that_was_ejected_for_a_panic_may_panic_in_exit_and_drop_too() {
 #[test]
 fn a_runtime_ends_although_its_policy_panics_in_exit_or_drop() {
     expect_ordered_panics();
-    for (exit, drop) in [(true, false), (false, true), (true, true)] {
+    for (exit, drop, endless) in [
+        (true, false, false),
+        (false, true, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
         within(move || {
             let (said, says) = channel();
             let runtime = polity_tests::runtime(2);
-            let policy = bad_end(exit, drop, false, move |what| {
+            let policy = bad_end(exit, drop, endless, move |what| {
                 said.send(what.to_owned()).unwrap();
             });
             runtime.load(policy).unwrap();

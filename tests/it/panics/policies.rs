@@ -11,10 +11,10 @@ use polity::{
     TaskView, WorkerId, yield_now,
 };
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
-use polity_tests::{check, now, receive, wait_for, wait_until};
+use polity_tests::{check, now, wait_for, wait_until};
 
 use super::{
-    Churn, check_every_worker_works, check_panic, load_while_busy, only, throw_endless_bomb,
+    Churn, KeptBusy, check_every_worker_works, check_panic, load_while_busy, throw_endless_bomb,
 };
 use crate::workload::{Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
@@ -41,7 +41,7 @@ fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {
 }
 
 /// A policy can be loaded, is asked, and is told all that it should be.
-fn check_another_can_be_loaded(runtime: &Runtime) {
+pub(super) fn check_another_can_be_loaded(runtime: &Runtime) {
     let (policy, record) = Recorder::new(Fifo::new(), runtime.worker_count());
     let generation = runtime.load(policy).unwrap();
     let churn = Churn::start(runtime);
@@ -187,6 +187,43 @@ fn tasks_in_the_hands_of_a_policy_that_panics_run_all_the_same() {
     });
 }
 
+/// By a clock that ticks every few milliseconds. Slots that had other tenants are given out in an order of their own.
+#[test]
+fn what_a_policy_held_when_it_panicked_runs_oldest_first_also_from_recycled_slots() {
+    const LAST: u64 = 12;
+    expect_ordered_panics();
+    check(1, |runtime| {
+        let busy = KeptBusy::start(&runtime);
+        let tenants: Vec<_> = (0..1000).map(|_| runtime.spawn(yield_now())).collect();
+        busy.end();
+        for task in tenants {
+            wait_for("a tenant", task).unwrap();
+        }
+        let policy = Script::new("keeps_all").enqueue(|_, task| {
+            assert!(task.tag() != LAST, "the last one, as ordered");
+        });
+        let generation = load_while_busy(&runtime, policy);
+        let (ran, in_order) = channel();
+        let tasks: Vec<_> = (0..=LAST)
+            .map(|tag| {
+                let (ran, offered) = (ran.clone(), runtime.metrics().offered);
+                let task = tagged(&runtime, tag, async move { ran.send(tag).unwrap() });
+                let next_tick = now() + Duration::from_millis(10);
+                wait_until("it is offered, and the clock has ticked", || {
+                    runtime.metrics().offered > offered && now() > next_tick
+                });
+                task
+            })
+            .collect();
+        assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Panic);
+        for task in tasks {
+            wait_for("a task that was kept", task).unwrap();
+        }
+        let swept = in_order.try_iter().filter(|tag| *tag != LAST);
+        assert_eq!(Vec::from_iter(swept), Vec::from_iter(0..LAST));
+    });
+}
+
 #[test]
 fn a_payload_that_panics_whenever_it_is_dropped_may_be_thrown_from_any_callback() {
     for callback in ON_WORKERS {
@@ -284,63 +321,6 @@ fn a_panic_ejects_within_a_millisecond() {
         );
         assert!(percent(50) < Duration::from_millis(1), "{:?}", percent(50));
     });
-}
-
-/// The first panic poisons a lock of the policy's own. Callbacks that are inside meanwhile panic over that, and say
-/// nothing of what went wrong.
-#[test]
-fn panics_over_a_poisoned_lock_do_not_hide_the_panic_that_poisoned_it() {
-    const WORKERS: usize = 4;
-    expect_ordered_panics();
-    for _ in 0..20 {
-        check(WORKERS, |runtime| {
-            let books = Arc::new(Mutex::new(()));
-            let (inside, are_inside) = channel();
-            let are_inside = Mutex::new(are_inside);
-            let poisoned_too = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&poisoned_too);
-            let handle = runtime.handle().clone();
-            let policy = Script::new("poisoner").running(move |_, task| match task.tag() {
-                1 => {
-                    let _held = lock(&books);
-                    for _ in 1..WORKERS {
-                        receive("the other workers to come in", &lock(&are_inside));
-                    }
-                    panic!("the books do not balance, as ordered");
-                }
-                _ => {
-                    inside.send(()).unwrap();
-                    wait_until("the first panic has ended the policy", || {
-                        handle.policy().is_none()
-                    });
-                    counted.fetch_add(1, Ordering::SeqCst);
-                    drop(
-                        books
-                            .lock()
-                            .expect("a lock that nobody poisoned, as ordered"),
-                    );
-                }
-            });
-            let generation = load_while_busy(&runtime, policy);
-            let tasks: Vec<_> = (0..WORKERS)
-                .map(|worker| {
-                    let tag = u64::from(worker == 0);
-                    let attributes = only(worker).tag(tag);
-                    runtime.spawn_with(attributes, yield_now()).unwrap()
-                })
-                .collect();
-            let info = exit_of(&runtime, generation);
-            let text = "running: the books do not balance, as ordered";
-            check_panic(&info, text);
-            for task in tasks {
-                wait_for("a task", task).unwrap();
-            }
-            assert_eq!(poisoned_too.load(Ordering::SeqCst), WORKERS - 1);
-            check_panic(&exit_of(&runtime, generation), text);
-            check_every_worker_works(&runtime);
-            check_another_can_be_loaded(&runtime);
-        });
-    }
 }
 
 /// What a policy says when it has caught its own panic is its own business; what it throws again is the core's.

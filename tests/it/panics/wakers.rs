@@ -1,15 +1,18 @@
-//! Wakers of somebody else that panic: the one that a join handle keeps is called and dropped by our workers.
+//! Wakers of somebody else that panic. The one that a join handle keeps is called and dropped by our workers; so is the one
+//! that a timer keeps, by the worker that drives, inside tokio's event loop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
+use std::time::Duration;
 
-use polity::{JoinHandle, yield_now};
-use polity_tests::{check, wait_for, wait_until, within};
+use polity::{Handle, JoinHandle, yield_now};
+use polity_tests::{check, now, receive, wait_for, wait_until, within};
 
 use super::{KeptBusy, check_every_worker_works};
+use crate::support::{Drops, waiting};
 use crate::workload::expect_ordered_panics;
 
 /// What a waker panics at.
@@ -50,8 +53,8 @@ impl Drop for BadWaker {
     }
 }
 
-/// Registers a waker that is owned by the handle alone afterwards.
-fn register<T>(task: &mut JoinHandle<T>, at: At) -> [Arc<AtomicUsize>; 2] {
+/// Registers a waker that is owned by `future` alone afterwards.
+fn register<F: Future + Unpin>(future: &mut F, at: At) -> [Arc<AtomicUsize>; 2] {
     let (wakes, drops) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let bad = Arc::new(BadWaker {
         at,
@@ -60,7 +63,7 @@ fn register<T>(task: &mut JoinHandle<T>, at: At) -> [Arc<AtomicUsize>; 2] {
         drops: Arc::clone(&drops),
     });
     let waker = Waker::from(bad);
-    let answer = Pin::new(task).poll(&mut Context::from_waker(&waker));
+    let answer = Pin::new(future).poll(&mut Context::from_waker(&waker));
     assert!(answer.is_pending());
     [wakes, drops]
 }
@@ -177,6 +180,90 @@ fn a_waker_that_panics_when_it_is_replaced_leaves_the_handle_usable() {
             assert_eq!(wait_for("the output", task).unwrap(), "output");
         }
         check_every_worker_works(&runtime);
+    });
+}
+
+/// A timer that somebody polls by hand has woken its waker, which panicked at that.
+fn panic_in_the_driver(runtime: &Handle, at: At) {
+    let _entered = runtime.enter();
+    let mut timer = Box::pin(tokio::time::sleep(Duration::from_millis(2)));
+    let [wakes, drops] = register(&mut timer, at);
+    // `wake` owns the waker, so the drop comes with it.
+    wait_until("the waker is dropped", || drops.load(Ordering::SeqCst) == 1);
+    assert_eq!(wakes.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_foreign_waker_that_panics_in_the_driver_costs_no_worker() {
+    expect_ordered_panics();
+    for at in ALL {
+        for workers in 1..=3 {
+            check(workers, move |runtime| {
+                panic_in_the_driver(&runtime, at);
+                for _ in 0..20 {
+                    check_every_worker_works(&runtime);
+                }
+                let sum = runtime.spawn(async {
+                    let (to, mut from) = tokio::sync::mpsc::channel(1);
+                    let sender = polity::spawn(async move {
+                        for n in 1..=100 {
+                            to.send(n).await.unwrap();
+                            yield_now().await;
+                        }
+                    });
+                    let mut sum = 0;
+                    while let Some(n) = from.recv().await {
+                        sum += n;
+                    }
+                    sender.await.unwrap();
+                    sum
+                });
+                assert_eq!(wait_for("tasks without I/O", sum).unwrap(), 5050);
+                assert_eq!(runtime.block_on(async { 7 }), 7);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_runtime_whose_driver_a_foreign_waker_has_broken_drops_its_tasks_when_it_ends() {
+    expect_ordered_panics();
+    for at in ALL {
+        for workers in 1..=3 {
+            check(workers, move |runtime| {
+                let drops = Drops::default();
+                let (future, is_polled) = waiting(&drops);
+                let before = runtime.spawn(future);
+                receive("its first poll", &is_polled);
+                panic_in_the_driver(&runtime, at);
+                let after = runtime.spawn(std::future::pending::<()>());
+                drop(runtime);
+                assert_eq!(drops.count(), 1);
+                for task in [before, after] {
+                    assert!(task.is_finished(), "the drop of a runtime waits for it");
+                    assert!(wait_for("a task", task).unwrap_err().is_cancelled());
+                }
+            });
+        }
+    }
+}
+
+/// A limit, not a wish: the panic takes tokio's driver along, and there is no way to start another for the same handles.
+/// What waits for a timer is not told.
+#[test]
+fn timers_stand_still_after_a_foreign_waker_has_panicked_in_the_driver() {
+    expect_ordered_panics();
+    check(2, |runtime| {
+        panic_in_the_driver(&runtime, At::Wake);
+        let due = now() + Duration::from_millis(1);
+        let task = runtime.spawn(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        wait_until("it is due for long", || {
+            check_every_worker_works(&runtime);
+            now() > due + Duration::from_millis(50)
+        });
+        assert!(!task.is_finished());
+        drop(runtime);
+        assert!(wait_for("the task", task).unwrap_err().is_cancelled());
     });
 }
 
