@@ -9,9 +9,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use polity_tests::{receive, wait_until};
+use polity_tests::{DEADLINE, receive, wait_until};
 
 /// What a child is told to play.
 pub(crate) const PART: &str = "POLITY_TESTS_PART";
@@ -40,6 +41,12 @@ impl Default for Setup<'_> {
             stderr: None,
         }
     }
+}
+
+/// Held by tests that burn every processor: one after the other, so that a load is what it says.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) struct Process {
@@ -117,7 +124,13 @@ impl Process {
     /// What the child says next.
     #[track_caller]
     pub(crate) fn next_said(&self) -> String {
-        let line = receive("the child to say something", &self.said);
+        let line = match self.said.recv_timeout(DEADLINE) {
+            Ok(line) => line,
+            Err(error) => {
+                let stderr: Vec<String> = self.stderr.try_iter().collect();
+                panic!("waiting for the child to say something: {error}; {stderr:#?}");
+            }
+        };
         line["child: ".len()..].to_owned()
     }
 
@@ -148,13 +161,6 @@ impl Process {
     pub(crate) fn tell(&mut self, command: &str, expected: &str) {
         self.send(command);
         assert_eq!(self.next_said(), expected, "{command}");
-    }
-
-    /// Sends a command; what it answers.
-    #[track_caller]
-    pub(crate) fn ask(&mut self, command: &str) -> String {
-        self.send(command);
-        self.next_said()
     }
 
     pub(crate) fn quit(&self) {
@@ -216,16 +222,19 @@ impl Process {
     /// Lets the child end by itself; returns what else it wrote to stderr, but for dumps.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Vec<String> {
-        drop(self.commands.take());
+        self.close();
         let status = self.child.wait().unwrap();
         let rest: Vec<String> = self.stderr.iter().collect();
         assert!(status.success(), "{status}: {rest:#?}");
         rest
     }
 
-    /// Closes the child's standard input, and waits for its end.
-    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
+    /// No more commands: the child ends by itself.
+    pub(crate) fn close(&mut self) {
         drop(self.commands.take());
+    }
+
+    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().unwrap();
         (status, self.stderr.iter().collect())
     }

@@ -342,6 +342,7 @@ fn a_storm_of_sigquits_ejects_once() {
     // The first ejects. Of the others, which come without a policy, two that are handled apart quit the process, as for
     // anybody who leans on the key; the kernel and the pipe may also have merged them into one.
     process.expect_stderr(&ejected("fifo", 1));
+    process.close();
     let (status, rest) = process.wait();
     let quit = status.signal() == Some(libc::SIGQUIT);
     assert!(quit || status.success(), "{status}: {rest:#?}");
