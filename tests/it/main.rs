@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod contract;
 mod dispatch_loop;
+mod dump;
 mod join;
 mod panics;
 mod policy_life;
