@@ -124,11 +124,18 @@ impl Process {
     /// What the child says next.
     #[track_caller]
     pub(crate) fn next_said(&self) -> String {
+        self.next_said_after(&[])
+    }
+
+    #[track_caller]
+    fn next_said_after(&self, before: &[String]) -> String {
         let line = match self.said.recv_timeout(DEADLINE) {
             Ok(line) => line,
             Err(error) => {
                 let stderr: Vec<String> = self.stderr.try_iter().collect();
-                panic!("waiting for the child to say something: {error}; {stderr:#?}");
+                panic!(
+                    "waiting for the child: {error}; it said {before:#?}, and on stderr {stderr:#?}"
+                );
             }
         };
         line["child: ".len()..].to_owned()
@@ -139,7 +146,7 @@ impl Process {
     pub(crate) fn said_until(&self, last: &str) -> Vec<String> {
         let mut all = Vec::new();
         loop {
-            match self.next_said() {
+            match self.next_said_after(&all) {
                 line if line == last => return all,
                 line => all.push(line),
             }
