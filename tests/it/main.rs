@@ -6,6 +6,7 @@ mod bad_input;
 mod bypass;
 mod contract;
 mod dispatch_loop;
+mod dump;
 mod join;
 mod panics;
 mod policy_life;
