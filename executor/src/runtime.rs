@@ -197,7 +197,13 @@ impl Finish {
         }
         self.watch.stop();
         if let Some(watchdog) = self.watchdog {
-            let _ = watchdog.join();
+            // As a worker it may have got stuck itself.
+            while !watchdog.is_finished() && !self.watch.is_stuck() {
+                thread::park_timeout(LOOK_EVERY);
+            }
+            if watchdog.is_finished() {
+                let _ = watchdog.join();
+            }
         }
         // tokio adds it to its clock, which has an end.
         let blocking_calls = blocking_calls.min(Duration::from_secs(u64::from(u32::MAX)));

@@ -25,6 +25,8 @@ struct State {
     assigned: Vec<SeatId>,
     /// Their threads are inside a callback that does not return.
     convicted: Vec<SeatId>,
+    /// Their threads were back before anybody had heard of their conviction.
+    back_early: Vec<SeatId>,
     closed: bool,
 }
 
@@ -74,14 +76,26 @@ impl Spares {
         self.changed.notify_all();
     }
 
-    /// The thread in this seat is stuck in a callback: nobody waits for it at the end.
-    pub(crate) fn convicted(&self, seat: SeatId) {
-        self.lock().convicted.push(seat);
+    /// The thread in this seat is stuck in a callback: nobody waits for it at the end. `demote` makes it less important; it
+    /// is not called if the thread is back already.
+    pub(crate) fn convicted(&self, seat: SeatId, demote: impl FnOnce()) {
+        let mut state = self.lock();
+        if let Some(index) = state.back_early.iter().position(|other| *other == seat) {
+            state.back_early.swap_remove(index);
+            return;
+        }
+        state.convicted.push(seat);
+        // Under the lock, so that it does not come after the thread has promoted itself again.
+        demote();
     }
 
-    /// The callback has returned after all.
+    /// The callback has returned after all. On the thread that was convicted.
     pub(crate) fn came_back(&self, seat: SeatId) {
-        self.lock().convicted.retain(|other| *other != seat);
+        let mut state = self.lock();
+        match state.convicted.iter().position(|other| *other == seat) {
+            Some(index) => drop(state.convicted.swap_remove(index)),
+            None => state.back_early.push(seat),
+        }
     }
 
     /// Threads inside callbacks that have not returned.

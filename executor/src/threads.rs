@@ -141,15 +141,8 @@ impl Seated {
 
     fn sit(&mut self) {
         self.end = sit(&self.handle, self.seat);
-        if self.end == Some(Pass::Revoked) {
-            self.config.spares.came_back(self.seat);
-            // Its core is another thread's now.
-            affinity::restore();
-            let thread = sys_thread::current();
-            if sys_thread::nice(thread) > 0 && !sys_thread::set_nice(thread, 0) {
-                // Without the privilege it stays at the lowest priority: of no use to anybody.
-                self.end = None;
-            }
+        if self.end == Some(Pass::Revoked) && !come_back(&self.config.spares, self.seat) {
+            self.end = None;
         }
     }
 
@@ -165,6 +158,16 @@ impl Seated {
             self.sit();
         }
     }
+}
+
+/// The thread, which was convicted, is out of the callback after all. `false`: it could not be given its old priority back,
+/// and is of no use to anybody.
+pub(crate) fn come_back(spares: &Spares, seat: SeatId) -> bool {
+    spares.came_back(seat);
+    // Its core is another thread's now.
+    affinity::restore();
+    let thread = sys_thread::current();
+    sys_thread::nice(thread) <= 0 || sys_thread::set_nice(thread, 0)
 }
 
 /// Does the work of the worker for whom the seat was prepared, until told otherwise. `None`: the seat cannot be used again.

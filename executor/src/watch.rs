@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity_core::{Core, Finding, Next, Others, SeatId, Watchdog};
+use polity_core::{Core, Finding, Next, Others, Pass, SeatId, Watchdog};
 use polity_policy::WorkerId;
 
 use crate::control::Request;
@@ -55,6 +55,13 @@ pub(crate) enum AfterRound {
     WorkFor(WorkerId, polity_core::Cause),
 }
 
+/// What the watchdog's thread does when it has worked.
+#[derive(PartialEq, Eq)]
+enum AfterWork {
+    Watch,
+    End,
+}
+
 impl Watch {
     pub(crate) fn new(
         core: &'static Core<RealMachine>,
@@ -90,13 +97,12 @@ impl Watch {
         for finding in findings {
             match finding {
                 Finding::Hog(hog) => report::send(Report::Hog(hog)),
-                Finding::Stuck { seat, .. } => {
-                    self.spares.convicted(seat);
+                Finding::Stuck { seat, .. } => self.spares.convicted(seat, || {
                     if let Some(thread) = self.core.machine().thread_in(seat) {
                         // Not the idle class: it may hold a lock of the allocator.
                         sys_thread::set_nice(thread, 19);
                     }
-                }
+                }),
                 Finding::NeedsStandIn {
                     worker,
                     cause,
@@ -146,20 +152,25 @@ impl Watch {
         cause: polity_core::Cause,
         handle: &Handle,
         control: &Sender<Request>,
-    ) {
+    ) -> AfterWork {
         let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = dog.seat(self.last_seat, worker, cause);
         drop(dog);
         if !needed {
-            return;
+            return AfterWork::Watch;
         }
         report::send(Report::Warn(format!(
             "every thread is stuck and no spare is left: the watchdog does the work of worker {worker}"
         )));
         self.duty.store(BY_CONTROL, Ordering::Relaxed);
         let _ = control.send(Request::WorkBegan);
-        threads::sit(handle, self.last_seat);
+        let end = threads::sit(handle, self.last_seat);
+        if end == Some(Pass::Revoked) && !threads::come_back(&self.spares, self.last_seat) {
+            // At the lowest priority it would be late for everything: control goes on.
+            return AfterWork::End;
+        }
         self.duty.store(BY_WATCHDOG, Ordering::Relaxed);
+        AfterWork::Watch
     }
 
     pub(crate) fn is_controls(&self) -> bool {
@@ -184,6 +195,11 @@ impl Watch {
         self.continued.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the watchdog's thread is itself inside a callback that does not return.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.spares.is_stuck(self.last_seat)
+    }
+
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
@@ -200,7 +216,11 @@ impl Watch {
                 AfterRound::Wait(time) => thread::park_timeout(time),
                 // A token of somebody else's costs one round.
                 AfterRound::Sleep => thread::park(),
-                AfterRound::WorkFor(worker, cause) => self.work_for(worker, cause, handle, control),
+                AfterRound::WorkFor(worker, cause) => {
+                    if self.work_for(worker, cause, handle, control) == AfterWork::End {
+                        return;
+                    }
+                }
             }
         }
     }

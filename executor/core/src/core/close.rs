@@ -46,6 +46,15 @@ impl<M: Machine> Core<M> {
         }
     }
 
+    /// A convicted thread leaves no gap. `false`: it was the last one, so it must have an heir, who ends the runtime.
+    pub(crate) fn give_place_up(&self) -> bool {
+        // Ordering: AcqRel, as in `stand_up`.
+        let one_less = |seated: usize| (seated > 1).then(|| seated - 1);
+        self.seated
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_less)
+            .is_ok()
+    }
+
     /// A worker has left its seat, having put back what it held. `true`: it was the last one.
     pub(crate) fn stand_up(&self) -> bool {
         // Ordering: AcqRel: the last one comes after all that the others did.

@@ -35,6 +35,8 @@ pub(crate) enum Instead {
     OfPoll(u64),
     /// Of one that was convicted.
     OfConvicted,
+    /// Of one that was convicted while it stood in for another thread, which may come back.
+    OfConvictedStandIn,
 }
 
 /// Why a seat is taken by a thread that is not the worker's own.
@@ -92,6 +94,10 @@ impl<M: Machine> Core<M> {
     /// ended, there is no stand-in; has it not, Look comes after the fences and sees the mark.
     pub(crate) fn stand_in(&self, seat: SeatId, worker: WorkerId, instead: Instead) -> bool {
         let _seating = self.seating();
+        if instead == Instead::OfConvictedStandIn {
+            // The other thread takes turns already.
+            self.seat(seat).activity.set_takes_turns(true);
+        }
         if let Instead::OfPoll(poll) = instead {
             let before = &self.seat(self.seat_of(worker)).activity;
             let turned_before = before.takes_turns();

@@ -44,12 +44,25 @@ pub(crate) trait Callbacks: Send + Sync {
     fn exit(&self, info: &ExitInfo);
     /// `runnable`, `select_worker` and `enqueue` for each task, until `ended` says stop.
     fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool);
-    fn dequeue(&self, host: &Host<'_>, departed: &[Departed], activity: &Activity);
+    fn dequeue(
+        &self,
+        host: &Host<'_>,
+        departed: &[Departed],
+        activity: &Activity,
+        ended: &dyn Fn() -> bool,
+    );
     fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
     fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>);
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
     /// `stopping`, and `quiescent` if the task is not runnable any more.
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped, activity: &Activity);
+    fn stopping(
+        &self,
+        host: &Host<'_>,
+        task: &TaskView<'_>,
+        stopped: Stopped,
+        activity: &Activity,
+        ended: &dyn Fn() -> bool,
+    );
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
 }
 
@@ -72,6 +85,9 @@ impl<P: Policy> Callbacks for Adapter<P> {
             if offered.newly_runnable {
                 activity.set_place(Place::Callback(Callback::Runnable));
                 self.0.runnable(host, &offered.view);
+                if ended() {
+                    return;
+                }
             }
             if matches!(
                 offered.view.reason(),
@@ -83,6 +99,8 @@ impl<P: Policy> Callbacks for Adapter<P> {
                 if selected.index() >= host.worker_count() {
                     // Through the host, like any other wrong value: it names the callback and ends the policy.
                     host.kick(selected);
+                }
+                if ended() {
                     return;
                 }
             }
@@ -96,8 +114,17 @@ impl<P: Policy> Callbacks for Adapter<P> {
         }
     }
 
-    fn dequeue(&self, host: &Host<'_>, departed: &[Departed], activity: &Activity) {
+    fn dequeue(
+        &self,
+        host: &Host<'_>,
+        departed: &[Departed],
+        activity: &Activity,
+        ended: &dyn Fn() -> bool,
+    ) {
         for departed in departed {
+            if ended() {
+                return;
+            }
             activity.set_task(Some(departed.view.id()));
             self.0.dequeue(host, &departed.view, departed.reason);
         }
@@ -121,9 +148,10 @@ impl<P: Policy> Callbacks for Adapter<P> {
         task: &TaskView<'_>,
         stopped: Stopped,
         activity: &Activity,
+        ended: &dyn Fn() -> bool,
     ) {
         self.0.stopping(host, task, stopped);
-        if stopped != Stopped::StillRunnable {
+        if stopped != Stopped::StillRunnable && !ended() {
             activity.set_place(Place::Callback(Callback::Quiescent));
             self.0.quiescent(host, task);
         }
@@ -271,7 +299,7 @@ impl<M: Machine> HostCall<'_, M> {
         let activity = &self.local.seat.activity;
         let about = activity.task();
         let verdict = self.call(Callback::Dequeue, |policy, host| {
-            policy.dequeue(host, &departed, activity)
+            policy.dequeue(host, &departed, activity, &|| self.generation.has_ended())
         });
         activity.set_task(about);
         departed.clear();
@@ -317,7 +345,10 @@ impl<M: Machine> HostCall<'_, M> {
 
     pub(crate) fn tell_stopped(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
         self.call(Callback::Stopping, |policy, host| {
-            policy.stopping(host, task, stopped, &self.local.seat.activity);
+            let activity = &self.local.seat.activity;
+            policy.stopping(host, task, stopped, activity, &|| {
+                self.generation.has_ended()
+            });
         })
     }
 }

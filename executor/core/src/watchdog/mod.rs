@@ -145,7 +145,7 @@ impl<M: Machine> Watchdog<M> {
         self.threads
             .find_hogs(core, self.hog_after_ns, &mut findings);
         for (seat, worker) in self.threads.convict_stuck(core) {
-            self.stand_ins.convicted(worker, seat);
+            self.stand_ins.convicted(core, worker, seat);
             findings.push(Finding::Stuck { seat, worker });
         }
         self.stand_ins.dismiss(core, &self.threads);
@@ -168,7 +168,8 @@ impl<M: Machine> Watchdog<M> {
     pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) -> bool {
         let instead = match cause {
             Cause::LongPoll => Instead::OfPoll(self.threads.polls(self.core.seat_of(worker))),
-            Cause::Conviction => Instead::OfConvicted,
+            Cause::Conviction if self.stand_ins.is_alone(worker) => Instead::OfConvicted,
+            Cause::Conviction => Instead::OfConvictedStandIn,
         };
         if !self.core.stand_in(seat, worker, instead) {
             return false;

@@ -60,14 +60,20 @@ impl StandIns {
             .all(|post| post.stack.len() == 1 && post.leaving.is_empty() && !post.orphaned)
     }
 
-    pub(super) fn convicted(&mut self, worker: WorkerId, seat: SeatId) {
+    pub(super) fn convicted<M: Machine>(&mut self, core: &Core<M>, worker: WorkerId, seat: SeatId) {
         let post = &mut self.posts[worker.index()];
-        // If it was dismissed already, somebody does the work.
-        if post.stack.last() == Some(&seat) {
+        // If another thread does the work already, the place of this one goes; else its heir gets it.
+        if post.stack.last() == Some(&seat) || !core.give_place_up() {
             post.orphaned = true;
         }
         post.stack.retain(|other| *other != seat);
         post.leaving.retain(|other| *other != seat);
+    }
+
+    /// Whether no other thread does this worker's work, or may come back to it.
+    pub(super) fn is_alone(&self, worker: WorkerId) -> bool {
+        let post = &self.posts[worker.index()];
+        post.stack.is_empty() && post.leaving.is_empty()
     }
 
     pub(super) fn seated(&mut self, worker: WorkerId, seat: SeatId) {
@@ -93,8 +99,10 @@ impl StandIns {
                     post.leaving.push(seat);
                 }
             }
+            // Not while the heir of a stand-in is on its way, who takes turns too.
             if let [only] = post.stack[..]
                 && post.leaving.is_empty()
+                && !post.orphaned
             {
                 core.end_turns(only);
             }

@@ -208,6 +208,10 @@ impl<M: Machine> Worker<M> {
 
     #[cold]
     fn follow(&mut self) {
+        // That is final: somebody else does this worker's work.
+        if self.phase == Phase::Revoked {
+            return;
+        }
         // While a publication is on its way, the previous generation is followed; it has ended by then.
         let Some((epoch, generation, bypassed)) = self.core.published.follow() else {
             return;
