@@ -12,6 +12,8 @@ mod panics;
 mod policy_life;
 mod runtime;
 mod scheduling;
+mod spares;
+mod stuck;
 mod support;
 mod tasks;
 mod tokio_compat;
