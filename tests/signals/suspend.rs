@@ -16,7 +16,7 @@ use polity::{
 use polity_tests::{now, wait_until};
 use rand::RngExt;
 
-use crate::process::{Killer, PART, Process, Setup, say};
+use crate::process::{Killer, PART, Process, Setup, alone, say};
 
 /// How many tasks of each kind.
 const TASKS: usize = 5;
@@ -173,9 +173,9 @@ fn state(runtime: &Runtime, generation: Generation) -> String {
 // ---- the parent ----
 
 const LENIENT: &str = "5000";
-const TIGHT: &str = "50";
+const TIGHT: &str = "100";
 /// A multiple of the tight timeout.
-const LONG: Duration = Duration::from_millis(400);
+const LONG: Duration = Duration::from_millis(500);
 
 fn start(timeout_ms: &str) -> Process {
     Process::start(module_path!(), timeout_ms)
@@ -204,6 +204,7 @@ fn pass(time: Duration) {
 /// Stops it for longer than its policy may let a task wait, and lets it go on.
 #[track_caller]
 fn check_not_blamed(signal: &str) {
+    let _alone = alone();
     let mut process = start(TIGHT);
     process.kill(signal);
     process.wait_until_stopped();
@@ -288,11 +289,13 @@ fn a_policy_is_not_blamed_for_many_stops_of_any_length() {
     let seed = env::var("POLITY_SEED").map_or_else(|_| rand::random(), |it| it.parse().unwrap());
     println!("seed {seed}");
     let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(seed);
-    let mut process = start(TIGHT);
+    let _alone = alone();
+    // More lenient than above: stops that hit threads in the midst of something come on top of a machine that is busy.
+    let mut process = start("250");
     let mut killer = Killer::of(&process);
-    for _ in 0..60 {
+    for _ in 0..30 {
         killer.send("STOP");
-        pass(Duration::from_micros(rng.random_range(0..120_000)));
+        pass(Duration::from_micros(rng.random_range(0..350_000)));
         killer.send("CONT");
         pass(Duration::from_micros(rng.random_range(0..20_000)));
     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use polity::{ExitKind, Runtime};
+use polity::{ExitKind, Generation, LoadError, Policy, Runtime};
 use polity_policies::{Fault, Faulty};
 use polity_tests::{DEADLINE, now, receive, wait_until};
 use signal_hook::low_level::raise;
@@ -32,11 +32,25 @@ pub(crate) struct Trial {
     pub(crate) polled: Duration,
 }
 
+/// Loads such a policy. The sysrq of the trial before may still be at work: it cancels what is asked for until it is done.
+pub(crate) fn load<P: Policy>(runtime: &Runtime, mut policy: impl FnMut() -> P) -> Generation {
+    loop {
+        match runtime.load(policy()) {
+            Err(LoadError::Cancelled) => {}
+            loaded => return loaded.unwrap(),
+        }
+    }
+}
+
 /// Throws out a policy that is in `fault` on every worker. `None`: the watchdog was first.
 pub(crate) fn stuck(runtime: &Runtime, fault: Fault) -> Option<Trial> {
-    let policy = Faulty::new(fault);
-    let release = policy.release_handle();
-    runtime.load(policy).unwrap();
+    let mut release = None;
+    load(runtime, || {
+        let policy = Faulty::new(fault);
+        release = Some(policy.release_handle());
+        policy
+    });
+    let release = release.expect("it has been loaded");
     let (polled, polls) = channel();
     for worker in 1..=runtime.worker_count() {
         let polled = polled.clone();
