@@ -1,11 +1,12 @@
 //! Start and stop hooks that panic: their thread works on, and ends as it should.
 
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use polity::{Builder, Runtime};
-use polity_tests::{builder, wait_for, wait_until, within};
+use polity_tests::{builder, receive, wait_for, wait_until, within};
 
 use super::{check_every_worker_works, throw_endless_bomb};
 use crate::support::{Drops, waiting};
@@ -37,9 +38,12 @@ fn check_life(builder: Builder, begin: impl FnOnce(&Runtime)) {
     let drops = Drops::default();
     let (future, is_polled) = waiting(&drops);
     let polled = runtime.spawn(future);
-    polity_tests::receive("its first poll", &is_polled);
+    receive("its first poll", &is_polled);
     let unpolled = runtime.spawn(pending::<()>());
-    drop(runtime);
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(runtime))) {
+        std::mem::forget(payload); // its drop may panic
+        panic!("the drop of the runtime panicked");
+    }
     assert_eq!(drops.count(), 1);
     for task in [polled, unpolled] {
         assert!(task.is_finished(), "the drop of a runtime waits for it");

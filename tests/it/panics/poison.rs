@@ -1,11 +1,11 @@
 //! A panic that poisons a lock of the policy's own, and the panics over that lock: the first one is the report.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
-use polity::yield_now;
-use polity_tests::{check, receive, wait_for, wait_until};
+use polity::{ExitInfo, ExitKind, Runtime, yield_now};
+use polity_tests::{DEADLINE, check, in_a_process_of_its_own, receive, wait_for, wait_until};
 
 use super::policies::check_another_can_be_loaded;
 use super::{check_every_worker_works, check_panic, load_while_busy, only};
@@ -66,4 +66,79 @@ fn panics_over_a_poisoned_lock_do_not_hide_the_panic_that_poisoned_it() {
             check_another_can_be_loaded(&runtime);
         });
     }
+}
+
+/// Waits for a message when it is dropped, also while a panic unwinds.
+struct WaitsInDrop(Arc<Mutex<Receiver<()>>>);
+
+impl Drop for WaitsInDrop {
+    fn drop(&mut self) {
+        let _ = lock(&self.0).recv_timeout(DEADLINE);
+    }
+}
+
+/// The end of a policy of which two callbacks panic: the first one while it holds a lock, the second one over that lock.
+/// The first one goes on unwinding until the second one has been caught.
+fn end_by_two_panics(runtime: &Runtime) -> Arc<ExitInfo> {
+    let books = Arc::new(Mutex::new(()));
+    let (held, is_held) = channel();
+    let (caught, is_caught) = channel();
+    let is_held = Mutex::new(is_held);
+    let is_caught = Arc::new(Mutex::new(is_caught));
+    let policy = Script::new("poisoner").running(move |_, task| match task.tag() {
+        1 => {
+            // Taken before the lock, so dropped after it.
+            let _unwinds_slowly = WaitsInDrop(Arc::clone(&is_caught));
+            let _held = lock(&books);
+            held.send(()).unwrap();
+            panic!("the books do not balance, as ordered");
+        }
+        2 => {
+            receive("the lock to be held", &lock(&is_held));
+            let held = books.lock();
+            drop(held.expect("a lock that nobody poisoned, as ordered"));
+        }
+        _ => {}
+    });
+    let generation = load_while_busy(runtime, policy);
+    let first = only(0).tag(1);
+    let first = runtime.spawn_with(first, async {}).unwrap();
+    let second = only(1).tag(2);
+    // Polled when its `running` is over. Nobody listens if the first one has given up: then the watchdog has seen it wait.
+    let second = runtime
+        .spawn_with(second, async move {
+            let _ = caught.send(());
+        })
+        .unwrap();
+    let info = exit_of(runtime, generation);
+    for task in [first, second] {
+        wait_for("a task", task).unwrap();
+    }
+    info
+}
+
+/// Which panic was first is noted by polity's hook, also below one that the application has set before. Where another test
+/// has built a runtime already, that of the ordered panics is above it and keeps them to itself: so, a process of its own.
+#[test]
+fn a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned() {
+    in_a_process_of_its_own(
+        "panics::poison::a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned",
+        || {
+            expect_ordered_panics();
+            check(2, |runtime| {
+                let mut reported = 0;
+                while reported < 200 {
+                    let info = end_by_two_panics(&runtime);
+                    // A callback that unwinds for too long is stuck, and a loaded machine may take so long for two passes.
+                    if info.kind != ExitKind::StuckCallback {
+                        check_panic(&info, "running: the books do not balance, as ordered");
+                        assert!(info.message.contains(" (at "), "polity's hook notes");
+                        reported += 1;
+                    }
+                }
+                check_every_worker_works(&runtime);
+                check_another_can_be_loaded(&runtime);
+            });
+        },
+    );
 }

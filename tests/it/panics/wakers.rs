@@ -11,7 +11,7 @@ use std::time::Duration;
 use polity::{Handle, JoinHandle, yield_now};
 use polity_tests::{check, now, receive, wait_for, wait_until, within};
 
-use super::{KeptBusy, check_every_worker_works};
+use super::{Churn, KeptBusy, check_every_worker_works};
 use crate::support::{Drops, waiting};
 use crate::workload::expect_ordered_panics;
 
@@ -193,32 +193,19 @@ fn panic_in_the_driver(runtime: &Handle, at: At) {
     assert_eq!(wakes.load(Ordering::SeqCst), 1);
 }
 
+/// Idle workers park in the driver; busy ones look into it between two polls.
 #[test]
 fn a_foreign_waker_that_panics_in_the_driver_costs_no_worker() {
     expect_ordered_panics();
     for at in ALL {
-        for workers in 1..=3 {
+        for (workers, busy) in [(1, false), (2, false), (3, false), (1, true), (2, true)] {
             check(workers, move |runtime| {
+                let churn = busy.then(|| Churn::start(&runtime));
                 panic_in_the_driver(&runtime, at);
                 for _ in 0..20 {
                     check_every_worker_works(&runtime);
                 }
-                let sum = runtime.spawn(async {
-                    let (to, mut from) = tokio::sync::mpsc::channel(1);
-                    let sender = polity::spawn(async move {
-                        for n in 1..=100 {
-                            to.send(n).await.unwrap();
-                            yield_now().await;
-                        }
-                    });
-                    let mut sum = 0;
-                    while let Some(n) = from.recv().await {
-                        sum += n;
-                    }
-                    sender.await.unwrap();
-                    sum
-                });
-                assert_eq!(wait_for("tasks without I/O", sum).unwrap(), 5050);
+                churn.unwrap_or_else(|| Churn::start(&runtime)).finish();
                 assert_eq!(runtime.block_on(async { 7 }), 7);
             });
         }
