@@ -8,13 +8,12 @@ mod stress;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use polity::{
     Attributes, Bypass, DsqId, InitError, JoinHandle, Policy, Position, Runtime, TaskView,
     WorkerId, WorkerMask,
 };
-use polity_tests::{builder, wait_for, wait_until, within};
+use polity_tests::{wait_for, wait_until};
 
 use crate::support::Blocker;
 use crate::workload::{Record, Recorder, Script, lock, tagged};
@@ -119,42 +118,14 @@ fn pass_each_worker(runtime: &Runtime) {
     }
 }
 
-/// Runs `body` with a runtime that has no threads but its workers and the watchdog, and a watchdog that lets policies keep
-/// tasks for longer than any test takes.
-#[track_caller]
-fn check(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
-    let patient = Duration::from_secs(30);
-    within(move || {
-        let builder = builder(workers).spares(0).watchdog(patient);
-        body(builder.build().expect("the runtime starts"));
-    });
-}
-
-/// All threads of a runtime of [`check`] in one long poll each: until [`end`](Blocked::end) nothing is polled or offered.
-struct Blocked(Vec<Blocker>);
-
-impl Blocked {
-    /// Returns when all polls have begun.
-    fn new(runtime: &Runtime) -> Blocked {
-        let of_worker =
-            |worker| Blocker::with(|body| runtime.spawn_with(only_on(worker), body).unwrap());
-        let mut blocked: Vec<_> = (0..runtime.worker_count()).map(of_worker).collect();
-        // The watchdog, which does the work of one of them after a while.
-        blocked.push(Blocker::new(runtime));
-        Blocked(blocked)
-    }
-
-    fn end(self) {
-        self.0.into_iter().for_each(Blocker::end);
-    }
-}
-
 /// A bypass that begins while every worker is in a poll. One in the middle of a pass may offer what was just taken from
 /// the policy once more, and then take it back: good for the task, but not for a test that counts.
 fn bypass_between_passes(runtime: &Runtime) -> Bypass {
-    let blocked = Blocked::new(runtime);
+    let blocked: Vec<_> = (0..runtime.worker_count())
+        .map(|worker| Blocker::with(|body| runtime.spawn_with(only_on(worker), body).unwrap()))
+        .collect();
     let guard = runtime.bypass();
-    blocked.end();
+    blocked.into_iter().for_each(Blocker::end);
     guard
 }
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use polity::{DsqId, EnqueueReason, JoinHandle, Position, Runtime, yield_now};
-use polity_tests::{now, receive, wait_for, wait_until};
+use polity_tests::{check, now, receive, wait_for, wait_until};
 
 use super::{
     Calls, RUNS, bypass_between_passes, held, holding, kept, load, load_holding, pass_each_worker,
 };
-use crate::workload::{Record, Script, lock, tagged};
+use crate::workload::{Held, Record, Script, lock, tagged};
 
 #[test]
 fn what_a_policy_holds_in_its_memory_and_in_dsqs_runs_in_a_bypass_oldest_first() {
@@ -101,7 +101,7 @@ fn what_did_not_get_its_turn_in_a_bypass_comes_back_by_enqueue_after_its_dequeue
     check(1, |runtime| {
         let (calls, record) = load_holding(&runtime);
         let tasks = [1, 2].map(|tag| held(&runtime, &record, tag));
-        let blocked = Blocked::new(&runtime);
+        let blocked = Held::new(&runtime);
         let guard = runtime.bypass();
         let spawned = tagged(&runtime, 3, async {});
         drop(guard);
@@ -233,7 +233,7 @@ fn a_task_aborted_after_a_bypass_took_it_has_its_dequeue_before_quiescent() {
         check(1, move |runtime| {
             let (calls, record) = load_holding(&runtime);
             let tasks = [1, 2].map(|tag| held(&runtime, &record, tag));
-            let blocked = Blocked::new(&runtime);
+            let blocked = Held::new(&runtime);
             let guard = runtime.bypass();
             for task in &tasks {
                 task.abort();
@@ -270,7 +270,7 @@ fn while_they_are_offered(
         task.last_worker()
     });
     let record = load(runtime, policy);
-    let blocked = Blocked::new(runtime);
+    let blocked = Held::new(runtime);
     let tasks = [1, 2].map(|tag| tagged(runtime, tag, async {}));
     blocked.end();
     receive("the offer", &is_offered);
@@ -342,7 +342,7 @@ fn an_id_that_a_bypass_took_back_is_refused_and_harms_nothing() {
             });
         let record = load(&runtime, policy);
         let tasks: Vec<_> = (0..6).map(|n| held(&runtime, &record, 1 + n % 2)).collect();
-        let blocked = Blocked::new(&runtime);
+        let blocked = Held::new(&runtime);
         drop(runtime.bypass());
         blocked.end();
         wait_until("all are enqueued again", || kept(&record) == 12);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use polity::Bypass;
-use polity_tests::wait_for;
+use polity_tests::{check, wait_for};
 
 use super::{
     Calls, bypass_between_passes, held, holding, kept, load, load_holding, pass_each_worker,

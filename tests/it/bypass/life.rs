@@ -6,13 +6,13 @@ use std::sync::mpsc::channel;
 
 use polity::{DsqId, ExitKind, Handle, Host, InitError, Position, yield_now};
 use polity_policies::Fifo;
-use polity_tests::{receive, wait_for, wait_until, within};
+use polity_tests::{check, receive, wait_for, wait_until, within};
 
 use super::{
     Calls, RUNS, bypass_between_passes, held, holding, kept, load, load_holding, pass_each_worker,
 };
 use crate::support::{Drops, waiting};
-use crate::workload::{Mixed, Recorder, Script, exit_of, tagged};
+use crate::workload::{Held, Mixed, Recorder, Script, exit_of, tagged};
 
 #[test]
 fn a_bypass_without_a_policy_changes_nothing() {
@@ -62,7 +62,7 @@ fn of_two_policies_swapped_in_a_bypass_the_new_one_is_told_and_the_old_one_is_no
         let (old_calls, old) = load_holding(&runtime);
         let replaced = runtime.policy().unwrap().generation;
         let tasks = [1, 2].map(|tag| held(&runtime, &old, tag));
-        let blocked = Blocked::new(&runtime);
+        let blocked = Held::new(&runtime);
         let guard = runtime.bypass();
         let calls = Calls::default();
         let (policy, new) = Recorder::new(holding(&calls), 1);
@@ -92,7 +92,7 @@ fn a_policy_hears_nothing_of_what_a_bypass_took_from_the_one_before_it() {
     check(1, |runtime| {
         let (old_calls, old) = load_holding(&runtime);
         let tasks = [1, 2].map(|tag| held(&runtime, &old, tag));
-        let blocked = Blocked::new(&runtime);
+        let blocked = Held::new(&runtime);
         let guard = runtime.bypass();
         let calls = Calls::default();
         let (policy, new) = Recorder::new(holding(&calls), 1);
@@ -124,7 +124,7 @@ fn a_policy_unloaded_or_ejected_in_a_bypass_hears_no_more_and_the_bypass_lasts()
             let (calls, record) = load_holding(&runtime);
             let generation = runtime.policy().unwrap().generation;
             let tasks = [1, 2].map(|tag| held(&runtime, &record, tag));
-            let blocked = Blocked::new(&runtime);
+            let blocked = Held::new(&runtime);
             let _guard = runtime.bypass();
             end(&runtime);
             blocked.end();

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use polity::{Attributes, BoxPolicy, Policy, Runtime, WorkerId, WorkerMask, yield_now};
 use polity_policies::{Fifo, Priority};
-use polity_tests::{wait_for, wait_until, within};
+use polity_tests::{check, wait_for, wait_until, within};
 
-use super::{Calls, RUNS, check, holding, load, load_holding, only_on, pass_each_worker};
+use super::{Calls, RUNS, holding, load, load_holding, only_on, pass_each_worker};
 use crate::support::Blocker;
 use crate::workload::{GiveBack, Keeper, Mixed, Script, lock, tagged};
 

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread;
 
-use super::check;
 use polity::{BoxPolicy, Bypass, Handle, JoinHandle, yield_now};
 use polity_policies::{Fifo, Priority};
-use polity_tests::{wait_for, wait_until};
+use polity_tests::{check, wait_for, wait_until};
 
 use crate::workload::{GiveBack, Keeper, Mixed, Random, Recorder, lock, tagged};
 
