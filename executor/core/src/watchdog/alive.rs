@@ -65,13 +65,6 @@ impl AliveClock {
         }
     }
 
-    /// Whether some time before this tick was lost.
-    pub(super) fn has_lost_time(&self) -> bool {
-        self.lost
-            .back()
-            .is_some_and(|(ended, _)| *ended == self.wall)
-    }
-
     /// The machine's time of this tick.
     pub(super) fn wall(&self) -> u64 {
         self.wall

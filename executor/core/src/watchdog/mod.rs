@@ -139,9 +139,6 @@ impl<M: Machine> Watchdog<M> {
         core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);
         let mut findings = Vec::new();
         self.threads.look(core, now);
-        if self.clock.has_lost_time() {
-            self.threads.start_over(core);
-        }
         self.threads
             .find_hogs(core, self.hog_after_ns, &mut findings);
         for (seat, worker) in self.threads.convict_stuck(core) {

@@ -7,28 +7,29 @@
 //! - asked the policy for work and got none, or
 //! - sat idle at two ticks in a row,
 //!
-//! after the policy had got it. For a task in a local DSQ only the worker that the policy chose counts: nobody else is meant to
+//! not just after the policy had got it, but in the later half of the wait. A policy that starves a task does so all the time; a
+//! task that was overtaken once, because the thread that brought it was kept from running in the middle of that, is
+//! not starved. For a task in a local DSQ only the worker that the policy chose counts: nobody else is meant to
 //! take it. Fair queues that are long are therefore not stalls; sched_ext's watchdog (`check_rq_for_timeouts` in
 //! `kernel/sched/ext/ext.c`) has no such rule, since there a CPU always could have.
 //!
-//! No judgement while a thread lingers in a callback: the task may be in its hands. If the call does not return, that is
-//! the charge.
+//! While a thread lingers in `dispatch`, the task may be in its hands: the policy has taken the id from its own queue, and the
+//! thread is not given a processor to insert it. If it runs, and the call does not return, that is the charge. So a
+//! task counts then only when it is twice as late: on a machine with far too much to do somebody always lingers.
 
 use std::sync::Arc;
 
 use polity_policy::{DsqId, ExitInfo, ExitKind, TaskId, WorkerId};
 
+use crate::callback::Callback;
 use crate::core::Core;
 use crate::hosting::Generation;
 use crate::machine::Machine;
-use crate::seat::SeatId;
+use crate::seat::{Place, SeatId};
 use crate::task::custody::{Owner, State};
 use crate::task::header::Header;
 use crate::task::slab;
 use crate::watchdog::{PERIOD_NS, Watchdog};
-
-/// Stamps are as coarse as ticks: a difference below this says nothing.
-const COARSE_NS: u64 = 2 * PERIOD_NS;
 
 /// Why the policy is to blame.
 enum Proof {
@@ -49,11 +50,15 @@ impl<M: Machine> Watchdog<M> {
         }
         let wall = self.clock.wall();
         // A stamp may be a period old already when it is given.
-        let patience = generation.stall_after_ns + PERIOD_NS;
+        let patience = if self.somebody_lingers() {
+            2 * generation.stall_after_ns + PERIOD_NS
+        } else {
+            generation.stall_after_ns + PERIOD_NS
+        };
         let Some(late_since) = wall.checked_sub(patience) else {
             return;
         };
-        if !generation.census.any_since(late_since, wall) || self.somebody_lingers() {
+        if !generation.census.any_since(late_since, wall) {
             return;
         }
         if let Some(info) = self.find_stalled(core, &generation, patience) {
@@ -62,8 +67,11 @@ impl<M: Machine> Watchdog<M> {
     }
 
     fn somebody_lingers(&self) -> bool {
-        (0..self.core.seats_in_use())
-            .any(|index| self.threads.lingers_in_call(SeatId::new(index as u16)))
+        (0..self.core.seats_in_use()).any(|index| {
+            let place = self.core.seats[index].activity.place();
+            place == Place::Callback(Callback::Dispatch)
+                && self.threads.lingers_in_call(SeatId::new(index as u16))
+        })
     }
 
     /// The oldest task for which there is proof.
@@ -94,7 +102,7 @@ impl<M: Machine> Watchdog<M> {
     ) -> Option<ExitInfo> {
         let task = header.id();
         let seen = header.custody.load();
-        let proof = self.proof(core, generation, header, seen)?;
+        let proof = self.proof(core, generation, header, seen, age)?;
         let name = match header.attributes().get_name() {
             Some(name) => format!(" {name:?}"),
             None => String::new(),
@@ -133,8 +141,9 @@ impl<M: Machine> Watchdog<M> {
         generation: &Generation,
         header: &Header,
         seen: Owner,
+        age: u64,
     ) -> Option<Proof> {
-        let stamp = header.runnable_at() + COARSE_NS;
+        let is_late_proof = |stamp: u64| stamp > 0 && self.clock.age(stamp) < age / 2;
         let only = match seen.state() {
             State::Held | State::Queued if seen.tag() == generation.tag => None,
             State::Global => None,
@@ -152,10 +161,10 @@ impl<M: Machine> Watchdog<M> {
                 return None;
             }
             let activity = &core.seats[index].activity;
-            if activity.youngest() > stamp {
+            if is_late_proof(activity.youngest()) {
                 let by = activity.youngest_task();
                 Some(Proof::Overtaken { by, on: worker })
-            } else if activity.went_without() > stamp {
+            } else if is_late_proof(activity.went_without()) {
                 Some(Proof::AskedForWork(worker))
             } else if self.threads.sat_idle(seat) {
                 Some(Proof::SatIdle(worker))

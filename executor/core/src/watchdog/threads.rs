@@ -7,7 +7,8 @@
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
 //! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and no
 //! other thread is inside the same policy and running, whom it might be waiting for. A machine that cannot tell counts
-//! as one where the thread ran.
+//! as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
+//! thread ran all the while.
 
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use crate::hosting::Generation;
 use crate::machine::Machine;
 use crate::seat::{Place, SeatId};
 use crate::task::slab;
-use crate::watchdog::{Finding, Hog};
+use crate::watchdog::{Finding, Hog, PERIOD_NS};
 
-/// Processor time in one call after which it is stuck.
-const RAN_NS: u64 = 10_000_000;
+/// Processor time in one callback after which it is stuck: what two ticks see of one that spins.
+const RAN_NS: u64 = 9_000_000;
 /// Time blocked in one call after which it is stuck.
 const BLOCKED_NS: u64 = 20_000_000;
 /// A call that was seen at the tick before is looked at more closely after this.
@@ -42,8 +43,10 @@ struct Seen {
     /// The task that the call is about. One call offers many, and each is a callback of its own.
     about: Option<TaskId>,
     call_since: u64,
-    /// The thread's processor clock when the call was seen first.
-    processor: u64,
+    /// The thread's processor clock at the last tick that saw the call.
+    processor: Option<u64>,
+    /// How long the thread has run in the call, as far as ticks have seen it.
+    ran: u64,
     /// Since when it has been seen blocked in the call.
     blocked_since: Option<u64>,
     parked: bool,
@@ -107,8 +110,18 @@ impl Threads {
                 seen.blocked_since = None;
                 if call != 0 {
                     let seat = SeatId::new(index as u16);
-                    seen.processor = core.machine.processor_time(seat).unwrap_or(0);
+                    seen.processor = core.machine.processor_time(seat);
                 }
+                seen.ran = 0;
+            } else if call != 0 {
+                let seat = SeatId::new(index as u16);
+                let clock = core.machine.processor_time(seat);
+                let ran = match (seen.processor, clock) {
+                    (Some(before), Some(after)) => after.saturating_sub(before),
+                    _ => PERIOD_NS,
+                };
+                seen.processor = clock;
+                seen.ran += ran.min(PERIOD_NS);
             }
         }
     }
@@ -116,18 +129,6 @@ impl Threads {
     /// The count of polls at this tick.
     pub(super) fn polls(&self, seat: SeatId) -> u64 {
         self.seen[seat.index()].polls
-    }
-
-    /// The process was not run for a while, or its machine: what the processor clocks say of that time says nothing.
-    pub(super) fn start_over<M: Machine>(&mut self, core: &Core<M>) {
-        for (index, seen) in self.seen.iter_mut().enumerate() {
-            if seen.call != 0 {
-                let seat = SeatId::new(index as u16);
-                seen.processor = core.machine.processor_time(seat).unwrap_or(0);
-                seen.call_since = self.now;
-                seen.blocked_since = None;
-            }
-        }
     }
 
     /// For how long this thread has been seen in one poll; 0 if it is in none.
@@ -243,12 +244,7 @@ impl Threads {
 
     fn is_stuck<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
         let seen = self.seen[seat.index()];
-        let in_call_for = self.now - seen.call_since;
-        let ran = match core.machine.processor_time(seat) {
-            Some(clock) => clock.saturating_sub(seen.processor),
-            None => in_call_for,
-        };
-        if ran >= RAN_NS {
+        if seen.ran >= RAN_NS {
             return true;
         }
         if core.machine.is_blocked(seat) != Some(true) || self.somebody_runs_beside(core, seat) {

@@ -173,6 +173,7 @@ impl<M: Machine> Worker<M> {
 
     fn carry_out(&mut self, generation: &Arc<Generation>) {
         let mut batch = std::mem::take(&mut self.notes.batch);
+        self.stamp_again(generation, &batch);
         // Tails of the two most frequent targets are pushed under one lock each.
         let mut own_local = self.local.scratch.take();
         let mut global = std::mem::take(&mut self.notes.global);
@@ -244,6 +245,21 @@ impl<M: Machine> Worker<M> {
             self.core.notify(self.local.id);
         }
         self.recheck_kept(generation);
+    }
+
+    /// The thread may have been kept from running since it gathered the batch, and others have queued younger tasks first.
+    #[inline]
+    fn stamp_again(&self, generation: &Generation, batch: &[Offered]) {
+        let now = self.fresh_clock();
+        if !WATCHED || now == self.gathered_at {
+            return;
+        }
+        let seat = self.local.seat_id;
+        for offered in batch {
+            generation.census.leave(seat, self.gathered_at);
+            offered.token.header().set_runnable_at(now);
+        }
+        generation.census.enter(seat, now, batch.len());
     }
 
     fn put_into_custom(

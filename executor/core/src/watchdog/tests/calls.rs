@@ -58,14 +58,16 @@ const FIRST: (SeatId, WorkerId) = (SeatId::new(0), WorkerId::new(0));
 const SECOND: (SeatId, WorkerId) = (SeatId::new(1), WorkerId::new(1));
 
 #[test]
-fn a_call_is_convicted_when_its_thread_has_run_for_ten_milliseconds_in_it() {
+fn a_call_is_convicted_when_its_thread_has_run_for_two_ticks_in_it() {
     let world = World::new(1);
     world.set_thread(0, on_a_processor(70 * MS));
     let (policy, pass) = in_enqueue(world, move || {
         assert_eq!(stuck(&world.tick_for(4 * TICK)), []);
-        world.set_thread(0, on_a_processor(80 * MS - 1));
+        world.set_thread(0, on_a_processor(74 * MS));
         assert_eq!(stuck(&world.tick_for(TICK)), []);
-        world.set_thread(0, on_a_processor(80 * MS));
+        world.set_thread(0, on_a_processor(79 * MS - 1));
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+        world.set_thread(0, on_a_processor(79 * MS));
         assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
         assert_eq!(stuck(&world.tick_for(10 * TICK)), [], "once is enough");
     });
@@ -74,7 +76,7 @@ fn a_call_is_convicted_when_its_thread_has_run_for_ten_milliseconds_in_it() {
     assert_eq!(info.kind, ExitKind::StuckCallback);
     assert_eq!(
         info.message,
-        "enqueue on worker 0 has not returned for 25 ms, running"
+        "enqueue on worker 0 has not returned for 30 ms, running"
     );
     assert_eq!(info.worker, Some(WorkerId::new(0)));
     assert_eq!(world.core.metrics().convictions, 1);
@@ -89,6 +91,8 @@ fn what_a_convicted_thread_had_in_its_hands_runs_on_its_heir() {
     let counted = Arc::clone(&ran);
     let all_ran = move || others.iter().all(|task| task.is_finished());
     let (_, pass) = in_enqueue(world, move || {
+        world.tick_for(TICK);
+        world.set_thread(0, on_a_processor(5 * MS));
         world.tick_for(TICK);
         world.set_thread(0, on_a_processor(10 * MS));
         let findings = world.tick_for(TICK);
@@ -149,10 +153,10 @@ fn processor_time_from_a_gap_convicts_nobody() {
         world.set_thread(0, on_a_processor(1_000 * MS));
         world.advance(3_600_000 * MS);
         assert_eq!(stuck(&world.tick().0), []);
-        world.set_thread(0, on_a_processor(1_010 * MS - 1));
+        world.set_thread(0, on_a_processor(1_004 * MS - 1));
         assert_eq!(stuck(&world.tick_for(2 * TICK)), []);
         assert!(world.core.current_policy().is_some());
-        world.set_thread(0, on_a_processor(1_010 * MS));
+        world.set_thread(0, on_a_processor(1_004 * MS));
         assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
     });
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
