@@ -1,5 +1,6 @@
 //! A panic that poisons a lock of the policy's own, and the panics over that lock: the first one is the report.
 
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -78,8 +79,8 @@ impl Drop for WaitsInDrop {
 }
 
 /// The end of a policy of which two callbacks panic: the first one while it holds a lock, the second one over that lock.
-/// The first one goes on unwinding until the second one has been caught.
-fn end_by_two_panics(runtime: &Runtime) -> Arc<ExitInfo> {
+/// `slowly`: the first one goes on unwinding until the second one has been caught.
+fn end_by_two_panics(runtime: &Runtime, slowly: bool) -> Arc<ExitInfo> {
     let books = Arc::new(Mutex::new(()));
     let (held, is_held) = channel();
     let (caught, is_caught) = channel();
@@ -88,7 +89,7 @@ fn end_by_two_panics(runtime: &Runtime) -> Arc<ExitInfo> {
     let policy = Script::new("poisoner").running(move |_, task| match task.tag() {
         1 => {
             // Taken before the lock, so dropped after it.
-            let _unwinds_slowly = WaitsInDrop(Arc::clone(&is_caught));
+            let _unwinds_slowly = slowly.then(|| WaitsInDrop(Arc::clone(&is_caught)));
             let _held = lock(&books);
             held.send(()).unwrap();
             panic!("the books do not balance, as ordered");
@@ -118,26 +119,68 @@ fn end_by_two_panics(runtime: &Runtime) -> Arc<ExitInfo> {
 }
 
 /// Which panic was first is noted by polity's hook, also below one that the application has set before. Where another test
-/// has built a runtime already, that of the ordered panics is above it and keeps them to itself: so, a process of its own.
+/// has built a runtime already, that of the ordered panics is above it and keeps them to itself: so, `test` is given a process
+/// of its own.
+#[track_caller]
+fn check_first_is_reported(test: &str, slowly: bool) {
+    in_a_process_of_its_own(test, || {
+        expect_ordered_panics();
+        check(2, move |runtime| {
+            let mut reported = 0;
+            while reported < 200 {
+                let info = end_by_two_panics(&runtime, slowly);
+                // A callback that unwinds for too long is stuck, and a loaded machine may take so long for two passes.
+                if info.kind != ExitKind::StuckCallback {
+                    check_panic(&info, "running: the books do not balance, as ordered");
+                    assert!(info.message.contains(" (at "), "polity's hook notes");
+                    reported += 1;
+                }
+            }
+            check_every_worker_works(&runtime);
+            check_another_can_be_loaded(&runtime);
+        });
+    });
+}
+
 #[test]
 fn a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned() {
-    in_a_process_of_its_own(
+    check_first_is_reported(
         "panics::poison::a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned",
+        true,
+    );
+}
+
+#[test]
+fn a_panic_over_a_poisoned_lock_does_not_overtake_the_panic_that_poisoned_it() {
+    check_first_is_reported(
+        "panics::poison::a_panic_over_a_poisoned_lock_does_not_overtake_the_panic_that_poisoned_it",
+        false,
+    );
+}
+
+/// In a process of its own for the reason of `check_first_is_reported`.
+#[test]
+fn a_panic_that_a_policy_has_caught_itself_does_not_excuse_a_later_one_of_another_worker() {
+    in_a_process_of_its_own(
+        "panics::poison::a_panic_that_a_policy_has_caught_itself_does_not_excuse_a_later_one_of_another_worker",
         || {
             expect_ordered_panics();
             check(2, |runtime| {
-                let mut reported = 0;
-                while reported < 200 {
-                    let info = end_by_two_panics(&runtime);
-                    // A callback that unwinds for too long is stuck, and a loaded machine may take so long for two passes.
-                    if info.kind != ExitKind::StuckCallback {
-                        check_panic(&info, "running: the books do not balance, as ordered");
-                        assert!(info.message.contains(" (at "), "polity's hook notes");
-                        reported += 1;
-                    }
+                let policy = Script::new("catches").running(|_, task| match task.tag() {
+                    1 => drop(catch_unwind(|| panic!("the inner one, as ordered"))),
+                    2 => panic!("the outer one, as ordered"),
+                    _ => {}
+                });
+                let generation = load_while_busy(&runtime, policy);
+                for (worker, tag) in [(0, 1), (1, 2)] {
+                    let attributes = only(worker).tag(tag);
+                    let task = runtime.spawn_with(attributes, async {}).unwrap();
+                    wait_for("a task", task).unwrap();
                 }
-                check_every_worker_works(&runtime);
-                check_another_can_be_loaded(&runtime);
+                check_panic(
+                    &exit_of(&runtime, generation),
+                    "running: the outer one, as ordered",
+                );
             });
         },
     );

@@ -199,9 +199,13 @@ impl<M: Machine> HostCall<'_, M> {
                     note.map(|note| note.backtrace),
                 );
             }
+            activity.set_panic(0);
             panicked = true;
             // Not dropped: its drop may panic too, and nobody would learn anything from that.
             mem::forget(payload);
+        } else if activity.panic() != 0 {
+            // One that the policy has caught itself.
+            activity.set_panic(0);
         }
         let ours = activity
             .call
@@ -227,7 +231,6 @@ impl<M: Machine> HostCall<'_, M> {
     fn is_first_panic(&self) -> bool {
         let activity = &self.local.seat.activity;
         let (ours, follows) = (activity.panic(), activity.follows());
-        activity.set_panic(0);
         let mut others = self.core.seats.iter().map(|seat| &seat.activity);
         !others.any(|other| {
             let theirs = other.panic();

@@ -168,11 +168,14 @@ impl Activity {
     }
 
     pub(crate) fn panic(&self) -> u64 {
-        self.panic.load(Ordering::Relaxed)
+        // Ordering: Acquire pairs with the Release in `set_panic`: whoever does not see the panic of another callback any
+        // more finds the policy ended by it.
+        self.panic.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_panic(&self, number: u64) {
-        self.panic.store(number, Ordering::Relaxed);
+        // Ordering: Release; see `panic`.
+        self.panic.store(number, Ordering::Release);
     }
 
     #[inline]
