@@ -1,5 +1,5 @@
 //! Storms: a process is stopped and continued at random, sixteen busy threads compete with two workers, tasks hog them for up
-//! to 300 ms, and the stall timeout is 100 or 200 ms. None of that may eject a policy. Policies that really are wrong are
+//! to 300 ms, and the stall timeout is 500 ms or a second. None of that may eject a policy. Policies that really are wrong are
 //! loaded in between, and each must be found.
 //!
 //! Some seconds in CI. For longer, and for a seed that has failed:

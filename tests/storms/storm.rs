@@ -50,7 +50,7 @@ fn the_child_of_the_other_tests() {
     }
     let mut rng = StdRng::seed_from_u64(number(SEED).unwrap());
     let end = now() + Duration::from_secs(number(SECONDS).unwrap());
-    let timeout = Duration::from_millis(rng.random_range(1..=2) * 100);
+    let timeout = Duration::from_millis(rng.random_range(1..=2) * 500);
     let builder = Builder::new().worker_threads(2).spares(6).pin(Pin::Off);
     let runtime = builder.watchdog(timeout).build().unwrap();
     for _ in 0..16 {

@@ -31,12 +31,12 @@ use crate::worker::Local;
 /// Instead of whom a thread sits down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Instead {
-    /// Of one that is in this poll, by the count of its seat.
-    OfPoll(u64),
-    /// Of one that was convicted.
-    OfConvicted,
-    /// Of one that was convicted while it stood in for another thread, which may come back.
-    OfConvictedStandIn,
+    /// It is in this poll, by the count of its seat.
+    Polling(u64),
+    /// It was convicted.
+    Convicted,
+    /// It was convicted while it stood in for another thread, which may come back.
+    ConvictedStandIn,
 }
 
 /// Why a seat is taken by a thread that is not the worker's own.
@@ -94,11 +94,11 @@ impl<M: Machine> Core<M> {
     /// ended, there is no stand-in; has it not, Look comes after the fences and sees the mark.
     pub(crate) fn stand_in(&self, seat: SeatId, worker: WorkerId, instead: Instead) -> bool {
         let _seating = self.seating();
-        if instead == Instead::OfConvictedStandIn {
+        if instead == Instead::ConvictedStandIn {
             // The other thread takes turns already.
             self.seat(seat).activity.set_takes_turns(true);
         }
-        if let Instead::OfPoll(poll) = instead {
+        if let Instead::Polling(poll) = instead {
             let before = &self.seat(self.seat_of(worker)).activity;
             let turned_before = before.takes_turns();
             before.set_takes_turns(true);

@@ -164,9 +164,9 @@ impl<M: Machine> Watchdog<M> {
     #[must_use]
     pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) -> bool {
         let instead = match cause {
-            Cause::LongPoll => Instead::OfPoll(self.threads.polls(self.core.seat_of(worker))),
-            Cause::Conviction if self.stand_ins.is_alone(worker) => Instead::OfConvicted,
-            Cause::Conviction => Instead::OfConvictedStandIn,
+            Cause::LongPoll => Instead::Polling(self.threads.polls(self.core.seat_of(worker))),
+            Cause::Conviction if self.stand_ins.is_alone(worker) => Instead::Convicted,
+            Cause::Conviction => Instead::ConvictedStandIn,
         };
         if !self.core.stand_in(seat, worker, instead) {
             return false;

@@ -257,16 +257,20 @@ impl Threads {
         self.now - since >= BLOCKED_NS
     }
 
-    /// Whether another thread is inside the same policy and not blocked: its lock may be what this one waits for.
+    /// Whether another thread is not blocked and either inside the same policy, or kept from running since the last tick: a lock
+    /// of the policy, or one of a queue, may be what this one waits for.
     fn somebody_runs_beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
         let follows = core.seat(seat).activity.follows();
         (0..core.seats_in_use()).any(|index| {
             let other = SeatId::new(index as u16);
             let activity = &core.seats[index].activity;
             let call = activity.call.in_flight();
+            let convicted = call.is_some_and(|call| activity.call.is_revoked(call));
+            let inside = call.is_some() && activity.follows() == follows;
             other != seat
-                && activity.follows() == follows
-                && call.is_some_and(|call| !activity.call.is_revoked(call))
+                && !convicted
+                && !core.is_vacant(other)
+                && (inside || !self.has_moved(other))
                 && core.machine.is_blocked(other) == Some(false)
         })
     }
