@@ -5,8 +5,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use polity::{
-    Attributes, DsqId, ExitInfo, ExitKind, Handle, Host, InitError, Policy, Position, Runtime,
-    TaskView, yield_now,
+    Attributes, DsqId, ExitInfo, ExitKind, Generation, Handle, Host, InitError, Policy, Position,
+    Runtime, TaskView, yield_now,
 };
 use polity_policies::{Callback, Fault, Faulty, Fifo};
 use polity_tests::{DEADLINE, builder, check, receive, runtime, wait_for, wait_until, within};
@@ -364,6 +364,10 @@ fn the_report_on_a_stuck_callback_has_a_dump_with_the_callback() {
         wait_until("the policy is gone", || runtime.policy().is_none());
         wait_until("the thread is replaced", || {
             runtime.abandoned_threads() == 1
+        });
+        // With the dump, which shows the thread as long as it is stuck.
+        wait_until("the report is there", || {
+            runtime.exit_info(Generation::new(1)).is_some()
         });
         release.release();
     };
