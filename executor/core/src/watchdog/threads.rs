@@ -257,8 +257,8 @@ impl Threads {
         self.now - since >= BLOCKED_NS
     }
 
-    /// Whether another thread is not blocked and either inside the same policy, or kept from running since the last tick: a lock
-    /// of the policy, or one of a queue, may be what this one waits for.
+    /// Whether another thread is inside the same policy and not blocked: its lock may be what this one waits for. (Not any
+    /// thread that stands still: one that waits for this one's turn does that for ever.)
     fn somebody_runs_beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
         let follows = core.seat(seat).activity.follows();
         (0..core.seats_in_use()).any(|index| {
@@ -270,7 +270,7 @@ impl Threads {
             other != seat
                 && !convicted
                 && !core.is_vacant(other)
-                && (inside || !self.has_moved(other))
+                && inside
                 && core.machine.is_blocked(other) == Some(false)
         })
     }
