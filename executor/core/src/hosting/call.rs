@@ -258,6 +258,7 @@ impl<M: Machine> HostCall<'_, M> {
         seat.set_offered(self.notes.batch.len());
         // Of tasks that a bypass had taken.
         if self.tell_departed() == Verdict::Revoked {
+            seat.set_offered(0);
             return Verdict::Revoked;
         }
         let verdict = self.call(Callback::Enqueue, |policy, host| {

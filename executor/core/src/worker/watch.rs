@@ -171,7 +171,12 @@ impl<M: Machine> Worker<M> {
     fn watch_timeout(&mut self) -> Option<u64> {
         let (sleepers, me) = (&self.core.sleepers, self.local.seat_id.index());
         let seats = self.core.seats_in_use();
-        if seats == 1 || !sleepers.become_sentinel(me) {
+        if seats == 1 {
+            // It may be ours from a time with a stand-in, who would miss it when there is one again.
+            sleepers.leave_watch(me);
+            return None;
+        }
+        if !sleepers.become_sentinel(me) {
             return None;
         }
         let polls: u64 = self
