@@ -120,6 +120,9 @@ thread_local! {
     static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Cores live for ever, and in these tests so do their watchdogs. Kept here so that leak checkers know.
+static WATCHDOGS: Mutex<Vec<&'static Mutex<Watchdog<Scripted>>>> = Mutex::new(Vec::new());
+
 /// A core, its watchdog, and a worker in each worker's seat.
 #[derive(Clone, Copy)]
 pub(super) struct World {
@@ -136,6 +139,7 @@ impl World {
         machine.now.store(1_000 * MS, Ordering::Relaxed);
         let core = Core::new(machine, config);
         let dog = Box::leak(Box::new(Mutex::new(Watchdog::new(core, HOG_AFTER))));
+        lock(&WATCHDOGS).push(dog);
         let world = World { core, dog };
         for index in 0..workers {
             world.sit_down(index);
