@@ -8,7 +8,7 @@
 //!
 //! Sums over counters that move are not exact for a moment. A class that seems not to be empty costs a walk for nothing; one
 //! that seems empty is looked at again at the next tick. A class number comes round again after 32 classes, at least two stall
-//! timeouts: a task that old shows up as a young one, and its generation has been judged long before.
+//! timeouts: a task that old shows up as a young one. The watchdog remembers such tasks itself (`watchdog/stall.rs`).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -95,6 +95,11 @@ impl Census {
         let (last, newest) = (stamp >> self.shift, now >> self.shift);
         let oldest = newest.saturating_sub(CLASSES as u64 - 1);
         (oldest..=last.min(newest)).any(|class| self.waiting_in(class as usize % CLASSES) != 0)
+    }
+
+    /// Whether a task with this stamp, if it waits still at `now`, has the class of a young one by then.
+    pub(crate) fn forgets(&self, stamp: u64, now: u64) -> bool {
+        (now >> self.shift).saturating_sub(stamp >> self.shift) >= CLASSES as u64
     }
 }
 

@@ -16,19 +16,24 @@ const REMEMBERED_NS: u64 = 120_000_000_000;
 #[derive(Debug)]
 pub(super) struct AliveClock {
     wall: u64,
+    /// What `wall` was at the tick before.
+    before: u64,
     alive: u64,
     expected: u64,
     /// (when it ended, how long it was)
     lost: VecDeque<(u64, u64)>,
+    losses: u64,
 }
 
 impl AliveClock {
     pub(super) fn new(wall: u64, expected: u64) -> Self {
         AliveClock {
             wall,
+            before: wall,
             alive: 0,
             expected,
             lost: VecDeque::new(),
+            losses: 0,
         }
     }
 
@@ -42,7 +47,7 @@ impl AliveClock {
         let elapsed = wall.saturating_sub(self.wall);
         let lived = elapsed.min(2 * self.expected);
         if elapsed > lived {
-            self.lost.push_back((wall, elapsed - lived));
+            self.lose(wall, elapsed - lived);
         }
         while self
             .lost
@@ -51,6 +56,7 @@ impl AliveClock {
         {
             self.lost.pop_front();
         }
+        self.before = self.wall;
         self.wall = self.wall.max(wall);
         self.alive += lived;
         self.alive
@@ -60,9 +66,32 @@ impl AliveClock {
     pub(super) fn rebase(&mut self, wall: u64) {
         let elapsed = wall.saturating_sub(self.wall);
         if elapsed > 0 {
-            self.lost.push_back((wall, elapsed));
+            self.lose(wall, elapsed);
             self.wall = wall;
         }
+    }
+
+    /// Nothing has aged between the last two ticks.
+    pub(super) fn disregard_last_tick(&mut self) {
+        let (mut since, until) = (self.before, self.wall);
+        // One entry for as long as this goes on.
+        while let Some((ended, length)) = self.lost.back().copied()
+            && ended >= since
+        {
+            self.lost.pop_back();
+            since = since.min(ended - length);
+        }
+        self.lose(until, until - since);
+    }
+
+    fn lose(&mut self, until: u64, length: u64) {
+        self.lost.push_back((until, length));
+        self.losses += 1;
+    }
+
+    /// How often time was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// The machine's time of this tick.
@@ -111,6 +140,24 @@ mod tests {
             clock.advance(tick * 6 * MS);
         }
         assert_eq!(clock.age(0), 6_000 * MS);
+    }
+
+    #[test]
+    fn what_is_disregarded_ages_nothing_and_what_lies_between_does() {
+        let mut clock = AliveClock::new(0, 5 * MS);
+        clock.advance(5 * MS);
+        for tick in 2..=10 {
+            clock.advance(tick * 5 * MS);
+            clock.disregard_last_tick();
+        }
+        assert_eq!(clock.age(0), 5 * MS);
+        assert_eq!(clock.age(20 * MS), 0);
+        clock.advance(55 * MS);
+        // 35 ms late, all of which is disregarded.
+        clock.advance(100 * MS);
+        clock.disregard_last_tick();
+        assert_eq!(clock.age(0), 10 * MS);
+        assert_eq!(clock.lost.len(), 2);
     }
 
     #[test]

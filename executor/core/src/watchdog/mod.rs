@@ -30,6 +30,7 @@ use crate::machine::Machine;
 use crate::seat::SeatId;
 use crate::stats::Metrics;
 use alive::AliveClock;
+use stall::Recollection;
 use stand_ins::StandIns;
 use threads::Threads;
 
@@ -109,6 +110,9 @@ pub struct Watchdog<M: Machine> {
     threads: Threads,
     stand_ins: StandIns,
     idle_ticks: u32,
+    recollection: Option<Recollection>,
+    /// Losses of time up to the last tick.
+    losses_seen: u64,
     counts: Metrics,
     exhausted: bool,
 }
@@ -123,6 +127,8 @@ impl<M: Machine> Watchdog<M> {
             threads: Threads::new(core.seats.len()),
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
+            recollection: None,
+            losses_seen: 0,
             counts: Metrics::default(),
             exhausted: false,
         }
@@ -148,7 +154,7 @@ impl<M: Machine> Watchdog<M> {
         self.stand_ins.dismiss(core, &self.threads);
         self.stand_ins
             .find_needs(core, &self.threads, &mut findings);
-        self.judge_policy();
+        self.judge_policy(now);
         self.count(&findings);
         let next = self.next();
         (findings, next)
@@ -172,6 +178,7 @@ impl<M: Machine> Watchdog<M> {
             return false;
         }
         self.counts.stand_ins += u64::from(cause == Cause::LongPoll);
+        self.core.watched.publish(&self.counts);
         self.stand_ins.seated(worker, seat);
         self.threads.forget(seat);
         true

@@ -17,6 +17,7 @@
 //! thread is not given a processor to insert it. If it runs, and the call does not return, that is the charge. So a
 //! task counts then only when it is twice as late: on a machine with far too much to do somebody always lingers.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use polity_policy::{DsqId, ExitInfo, ExitKind, TaskId, WorkerId};
@@ -31,6 +32,10 @@ use crate::task::header::Header;
 use crate::task::slab;
 use crate::watchdog::{PERIOD_NS, Watchdog};
 
+/// A task is given the time of the last tick as its stamp, which may be that old: ticks that come twice as late as they should
+/// count in full.
+const STAMP_SLACK_NS: u64 = 2 * PERIOD_NS;
+
 /// Why the policy is to blame.
 enum Proof {
     Overtaken { by: Option<TaskId>, on: WorkerId },
@@ -38,32 +43,84 @@ enum Proof {
     SatIdle(WorkerId),
 }
 
+/// Late tasks for which there was no proof when all tasks were last looked at. The census forgets a task of that age, since its
+/// classes come round again; so do losses of time make a task old before it is late.
+#[derive(Debug)]
+pub(super) struct Recollection {
+    generation: u32,
+    /// In alive time.
+    look_at: u64,
+}
+
 impl<M: Machine> Watchdog<M> {
     /// Ejects the current policy if it lets a task wait for too long.
-    pub(super) fn judge_policy(&mut self) {
+    pub(super) fn judge_policy(&mut self, now: u64) {
         let core = self.core;
+        let losses = self.clock.losses();
+        let has_lost = std::mem::replace(&mut self.losses_seen, losses) != losses;
         let Some(generation) = core.published.load() else {
             return;
         };
-        if core.published.bypasses() > 0 || generation.has_ended() {
+        if core.published.bypasses() > 0 {
+            // What waits in a local DSQ stays there, and is not the policy's for as long as this lasts.
+            self.clock.disregard_last_tick();
             return;
         }
+        if generation.has_ended() {
+            return;
+        }
+        let number = generation.number.number();
         let wall = self.clock.wall();
-        // A stamp may be a period old already when it is given.
+        let timeout = generation.stall_after_ns + STAMP_SLACK_NS;
+        let Some(late_since) = wall.checked_sub(timeout) else {
+            return;
+        };
+        let is_recollected = self
+            .recollection
+            .take_if(|it| it.generation != number || it.look_at <= now)
+            .is_some_and(|it| it.generation == number);
+        if !has_lost && !is_recollected && !generation.census.any_since(late_since, wall) {
+            return;
+        }
+        let tasks = self.oldest_first(core, number);
         let patience = if self.somebody_lingers() {
-            2 * generation.stall_after_ns + PERIOD_NS
+            2 * generation.stall_after_ns + STAMP_SLACK_NS
         } else {
-            generation.stall_after_ns + PERIOD_NS
+            timeout
         };
-        let Some(late_since) = wall.checked_sub(patience) else {
-            return;
-        };
-        if !generation.census.any_since(late_since, wall) {
-            return;
-        }
-        if let Some(info) = self.find_stalled(core, &generation, patience) {
+        let late = tasks.iter().take_while(|(age, _)| *age >= patience);
+        let info = { late }.find_map(|(age, header)| self.accuse(core, &generation, header, *age));
+        if let Some(info) = info {
             core.end_policy(&generation, info);
+            return;
         }
+        if let Some(look_at) = self.next_look(&tasks, &generation, now, timeout) {
+            self.recollection = Some(Recollection {
+                generation: number,
+                look_at,
+            });
+        }
+    }
+
+    /// When to look at all tasks again even if the census has none that is old enough.
+    fn next_look(
+        &self,
+        tasks: &[(u64, &'static Header)],
+        generation: &Generation,
+        now: u64,
+        timeout: u64,
+    ) -> Option<u64> {
+        let (oldest, _) = tasks.first()?;
+        if *oldest >= timeout {
+            return Some(now);
+        }
+        let is_late_in = timeout - oldest;
+        let forgotten_by_then = tasks.iter().any(|(_, header)| {
+            let stamp = header.runnable_at();
+            let then = self.clock.wall() + is_late_in;
+            generation.census.forgets(stamp, then)
+        });
+        forgotten_by_then.then_some(now + is_late_in)
     }
 
     fn somebody_lingers(&self) -> bool {
@@ -74,23 +131,15 @@ impl<M: Machine> Watchdog<M> {
         })
     }
 
-    /// The oldest task for which there is proof.
-    fn find_stalled(
-        &self,
-        core: &Core<M>,
-        generation: &Arc<Generation>,
-        patience: u64,
-    ) -> Option<ExitInfo> {
-        let number = generation.number.number();
-        let mut late: Vec<(u64, &'static Header)> = slab::all()
-            .filter(|header| header.is_counted() && header.seen_by() == number)
+    /// All tasks that the generation has, with their ages.
+    fn oldest_first(&self, core: &Core<M>, generation: u32) -> Vec<(u64, &'static Header)> {
+        let mut tasks: Vec<(u64, &'static Header)> = slab::all()
+            .filter(|header| header.is_counted() && header.seen_by() == generation)
             .filter(|header| core.owns(header))
             .map(|header| (self.clock.age(header.runnable_at()), header))
-            .filter(|(age, _)| *age >= patience)
             .collect();
-        late.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
-        late.into_iter()
-            .find_map(|(age, header)| self.accuse(core, generation, header, age))
+        tasks.sort_by_key(|(age, _)| Reverse(*age));
+        tasks
     }
 
     fn accuse(

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use polity_policy::{DsqId, Position, TaskId};
 
 use crate::core::Cause;
-use crate::watchdog::tests::world::{MS, STALL_AFTER, Script, TICK, World, lock};
+use crate::watchdog::tests::world::{LATE_AFTER, MS, Script, TICK, World, lock};
 use crate::watchdog::{Finding, IDLE_PERIOD_NS, IDLE_TICKS, Next};
 
 impl World {
@@ -166,7 +166,7 @@ fn what_it_slept_through_is_nobodys_age() {
     world.run(0);
     assert_eq!(world.work_began(), 1);
     world.tick();
-    world.tick_for(STALL_AFTER);
+    world.tick_for(LATE_AFTER - TICK);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     assert_eq!(policy.exit_info().unwrap().task, Some(held.id()));

@@ -13,7 +13,7 @@ use polity_policy::{Attributes, DsqId, ExitKind, Position, TaskId};
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
 use crate::watchdog::tests::world::{
-    MS, STALL_AFTER, Script, TICK, Thread, World, exit_of, lock, only,
+    LATE_AFTER, MS, STALL_AFTER, Script, TICK, Thread, World, exit_of, lock, only,
 };
 use crate::watchdog::{Finding, Others};
 use crate::worker::Pass;
@@ -63,14 +63,14 @@ fn run_what_was_held(world: World) {
 }
 
 #[test]
-fn a_task_is_late_one_period_after_the_timeout_and_not_a_nanosecond_earlier() {
+fn a_task_is_late_two_periods_after_the_timeout_and_not_a_nanosecond_earlier() {
     let world = World::new(1);
     let policy = world.load(obedient());
     let site = Location::caller().file();
     let held = world.spawn_with(attributes(FORGET).name("ledger"), async {});
     let line = line!() - 1;
     world.run(0);
-    world.tick_for(STALL_AFTER);
+    world.tick_for(LATE_AFTER - TICK);
     world.advance(TICK - 1);
     world.tick();
     assert!(policy.exit_info().is_none());
@@ -79,7 +79,7 @@ fn a_task_is_late_one_period_after_the_timeout_and_not_a_nanosecond_earlier() {
     let message = stall_of(&policy, held.id());
     let expected = format!("task {} \"ledger\" (spawned at {site}:{line}:", held.id());
     assert!(message.starts_with(&expected), "{message}");
-    let expected = ") has waited for 105 ms in its custody; worker 0 sat idle";
+    let expected = ") has waited for 110 ms in its custody; worker 0 sat idle";
     assert!(message.ends_with(expected), "{message}");
     run_what_was_held(world);
     assert!(held.is_finished());
@@ -92,7 +92,7 @@ fn the_timeout_of_the_policy_counts_and_not_that_of_the_runtime() {
         let policy = world.load(obedient().stall_timeout(Duration::from_millis(timeout_ms)));
         let held = world.spawn(FORGET, async {});
         world.run(0);
-        world.tick_for(timeout_ms * MS);
+        world.tick_for(timeout_ms * MS + TICK);
         assert!(policy.exit_info().is_none());
         world.tick_for(TICK);
         stall_of(&policy, held.id());
@@ -105,7 +105,7 @@ fn a_task_in_a_custom_dsq_that_nobody_empties_is_found() {
     let policy = world.load(obedient());
     let held = world.spawn(QUEUE, async {});
     world.run(0);
-    world.tick_for(STALL_AFTER + TICK);
+    world.tick_for(LATE_AFTER);
     let message = stall_of(&policy, held.id());
     assert!(message.contains(" in DSQ custom 0; "), "{message}");
     run_what_was_held(world);
@@ -125,7 +125,7 @@ fn the_oldest_of_the_late_tasks_is_named() {
     }
     world.advance(MS);
     world.tick();
-    world.tick_for(STALL_AFTER);
+    world.tick_for(LATE_AFTER - TICK);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     stall_of(&policy, tasks[0].id());
@@ -216,7 +216,7 @@ fn a_worker_that_asked_for_work_is_proof() {
             world.run(1);
             // It goes to work again, so that it does not sit idle.
             world.unpark(1);
-            world.tick_for(STALL_AFTER - 11 * TICK);
+            world.tick_for(LATE_AFTER - 12 * TICK);
         }),
     );
     world.pass(0);
@@ -292,7 +292,7 @@ fn a_stand_in_that_asks_for_work_is_proof() {
             );
             world.stand_in(1, 0, Cause::LongPoll);
             world.run(1);
-            world.tick_for(STALL_AFTER - 11 * TICK);
+            world.tick_for(LATE_AFTER - 12 * TICK);
         }),
     );
     world.pass(0);
@@ -358,7 +358,7 @@ fn an_hour_in_which_the_process_was_stopped_ages_nothing() {
     world.advance(3_600_000 * MS);
     world.tick();
     // The hour counts as two periods: so much the watchdog may be late by itself.
-    world.tick_for(STALL_AFTER / 2 - 2 * TICK);
+    world.tick_for(STALL_AFTER / 2 - TICK);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     stall_of(&policy, held.id());
@@ -373,7 +373,7 @@ fn time_before_a_rebase_counts_for_nobody() {
     world.tick_for(STALL_AFTER / 2);
     world.advance(2 * TICK);
     world.rebase();
-    world.tick_for(STALL_AFTER / 2);
+    world.tick_for(STALL_AFTER / 2 + TICK);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     stall_of(&policy, held.id());
@@ -390,7 +390,7 @@ fn a_bypass_gives_tasks_back_as_new_ones() {
     world.core.leave_bypass();
     world.run(0);
     assert!(!held.is_finished());
-    world.tick_for(STALL_AFTER);
+    world.tick_for(LATE_AFTER - TICK);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     stall_of(&policy, held.id());
@@ -416,6 +416,62 @@ fn nothing_is_judged_in_a_bypass() {
     assert!(!held.is_finished(), "else this proves nothing");
     world.run(0);
     assert!(held.is_finished());
+}
+
+#[test]
+fn time_in_a_bypass_ages_nothing() {
+    let world = World::new(1);
+    let policy = world.load(obedient());
+    let held = world.spawn(LOCAL, async {});
+    drop(world.spawn(LOCAL_HEAD, chain(world, LOCAL_HEAD, 40, a_period)));
+    for _ in 0..15 {
+        world.pass(0);
+    }
+    world.core.enter_bypass();
+    world.tick_for(2 * STALL_AFTER);
+    world.core.leave_bypass();
+    for _ in 0..5 {
+        world.pass(0);
+        assert!(policy.exit_info().is_none());
+    }
+    for _ in 0..10 {
+        world.pass(0);
+    }
+    stall_of(&policy, held.id());
+}
+
+// The classes of the census come round after 268 ms.
+const CLASSES_COME_ROUND: u64 = 55 * TICK;
+
+#[test]
+fn a_task_that_is_too_old_for_the_census_is_found_when_somebody_asks() {
+    let world = World::new(1);
+    let policy = world.load(obedient());
+    let held = world.spawn(FORGET, async {});
+    let _long = world.spawn(
+        RUN,
+        poll_of(move || drop(world.tick_for(CLASSES_COME_ROUND))),
+    );
+    world.pass(0);
+    assert!(policy.exit_info().is_none());
+    world.run(0);
+    world.tick_for(TICK);
+    stall_of(&policy, held.id());
+}
+
+#[test]
+fn a_task_that_a_stop_has_made_too_old_for_the_census_is_found_in_time() {
+    let world = World::new(1);
+    let policy = world.load(obedient());
+    let held = world.spawn(FORGET, async {});
+    world.run(0);
+    world.tick_for(STALL_AFTER / 2);
+    world.advance(CLASSES_COME_ROUND);
+    world.rebase();
+    world.tick_for(LATE_AFTER - STALL_AFTER / 2 - TICK);
+    assert!(policy.exit_info().is_none());
+    world.tick_for(TICK);
+    stall_of(&policy, held.id());
 }
 
 #[test]
