@@ -466,7 +466,7 @@ fn a_task_that_a_stop_has_made_too_old_for_the_census_is_found_in_time() {
     let held = world.spawn(FORGET, async {});
     world.run(0);
     world.tick_for(STALL_AFTER / 2);
-    world.advance(CLASSES_COME_ROUND);
+    world.advance(CLASSES_COME_ROUND - STALL_AFTER / 2);
     world.rebase();
     world.tick_for(LATE_AFTER - STALL_AFTER / 2 - TICK);
     assert!(policy.exit_info().is_none());
