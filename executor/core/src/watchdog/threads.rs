@@ -5,9 +5,9 @@
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
-//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and no
-//! other thread is inside the same policy and running, whom it might be waiting for. A machine that cannot tell counts
-//! as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
+//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and it
+//! cannot be waiting for another thread: one that is inside the same policy and not blocked, or one that wants a processor and
+//! gets none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
 //! thread ran all the while.
 
 use std::sync::Arc;
@@ -49,6 +49,8 @@ struct Seen {
     ran: u64,
     /// Since when it has been seen blocked in the call.
     blocked_since: Option<u64>,
+    /// The thread's processor clock when a blocked call of another one was last looked into.
+    beside: Option<u64>,
     parked: bool,
     parked_before: bool,
     /// Something has changed since the last tick.
@@ -257,22 +259,29 @@ impl Threads {
         self.now - since >= BLOCKED_NS
     }
 
-    /// Whether another thread is inside the same policy and not blocked: its lock may be what this one waits for. (Not any
-    /// thread that stands still: one that waits for this one's turn does that for ever.)
-    fn somebody_runs_beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
+    /// Whether another thread that is not blocked is inside the same policy, or has not run since it was last looked at: its
+    /// lock may be what this one waits for. (Not any thread that is in one thing for long: one that waits for this one's turn
+    /// does that for ever, and runs.)
+    fn somebody_runs_beside<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
         let follows = core.seat(seat).activity.follows();
-        (0..core.seats_in_use()).any(|index| {
+        let mut somebody = false;
+        // All of them, since each look is what the next one is compared with.
+        for index in 0..core.seats_in_use() {
             let other = SeatId::new(index as u16);
             let activity = &core.seats[index].activity;
             let call = activity.call.in_flight();
             let convicted = call.is_some_and(|call| activity.call.is_revoked(call));
+            if other == seat || convicted || core.is_vacant(other) || self.is_parked(other) {
+                continue;
+            }
             let inside = call.is_some() && activity.follows() == follows;
-            other != seat
-                && !convicted
-                && !core.is_vacant(other)
-                && inside
-                && core.machine.is_blocked(other) == Some(false)
-        })
+            let clock = core.machine.processor_time(other);
+            let before = std::mem::replace(&mut self.seen[index].beside, clock);
+            let wants_a_processor = clock.is_some() && clock == before;
+            somebody |=
+                (inside || wants_a_processor) && core.machine.is_blocked(other) == Some(false);
+        }
+        somebody
     }
 
     fn indictment<M: Machine>(

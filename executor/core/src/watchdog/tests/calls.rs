@@ -257,6 +257,26 @@ fn a_blocked_thread_is_not_convicted_while_another_runs_in_the_same_policy() {
     assert_eq!(world.core.metrics().convictions, 2);
 }
 
+/// It may hold the lock of a queue that the blocked one waits for.
+#[test]
+fn a_blocked_thread_is_not_convicted_while_another_wants_a_processor_and_gets_none() {
+    let world = World::new(2);
+    world.set_thread(0, blocked());
+    world.set_thread(1, on_a_processor(MS));
+    let (policy, _) = in_enqueue(world, move || {
+        assert!(!world.is_parked(1));
+        // It is known to get none when it has been looked at twice.
+        assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
+        let mut found = Vec::new();
+        for ran in 2..=6 {
+            world.set_thread(1, on_a_processor(ran * MS));
+            found = stuck(&world.tick_for(TICK));
+        }
+        assert_eq!(found, [FIRST]);
+    });
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
 #[test]
 fn a_callback_around_a_poll_names_the_task_that_it_is_about() {
     let world = World::new(1);
