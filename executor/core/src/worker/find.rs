@@ -6,7 +6,7 @@ use crate::hosting::Generation;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
-use crate::task::token::Token;
+use crate::task::token::{Resting, Token};
 use crate::worker::{Look, Worker, local};
 
 /// Polls from the LIFO slot in a row before the queue has its turn.
@@ -164,7 +164,10 @@ impl<M: Machine> Worker<M> {
             }
         });
         if !rest.is_empty() {
-            self.placed.local.extend(rest.drain(..));
+            // Said of each, so that a policy is not blamed for what waits behind this worker's polls.
+            let here = Resting::Local(self.local.id);
+            let rest = rest.drain(..).map(|entry| entry.redeem().into_entry(here));
+            self.placed.local.extend(rest);
         }
         self.local.scratch.replace(rest);
         first.map(|entry| entry.redeem())

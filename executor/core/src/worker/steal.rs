@@ -8,7 +8,7 @@
 use crossbeam_deque::Steal;
 
 use crate::machine::Machine;
-use crate::task::token::Token;
+use crate::task::token::{Resting, Token};
 use crate::worker::{Look, Worker, local};
 
 /// In one poll for longer than this: others take over the ingress.
@@ -127,7 +127,8 @@ impl<M: Machine> Worker<M> {
                 && !placed.local.is_empty()
                 && let Some(entry) = placed.local.pop_for(self.local.id)
             {
-                self.placed.local.extend([entry]);
+                let here = Resting::Local(self.local.id);
+                self.placed.local.extend([entry.redeem().into_entry(here)]);
                 stolen = true;
             }
             self.stats.steals += u64::from(stolen);
