@@ -49,8 +49,8 @@ pub(crate) enum Request {
     },
     /// A policy was withdrawn: sweep and retire it.
     PolicyEnded,
-    /// Sysrq: a load that has not been published must not be.
-    CancelLoads,
+    /// Sysrq, and how many there have been with this one: a load that was asked for before must not be published.
+    CancelLoads(u64),
     /// Print what sysrq has thrown out.
     PrintDump,
     /// The watchdog is awake: look after it.
@@ -166,7 +166,7 @@ impl Control {
             match self.next_request() {
                 Some(Request::Load(load)) => self.waiting.push_back(load),
                 Some(Request::InitDone { load, result }) => self.init_done(load, result),
-                Some(Request::CancelLoads) => self.cancel_loads(),
+                Some(Request::CancelLoads(sysrqs)) => self.cancel_loads(sysrqs),
                 Some(Request::PrintDump) => {
                     self.collect_retired();
                     self.print_dump();
@@ -179,7 +179,7 @@ impl Control {
             self.collect_retired();
             self.finish_quiet();
         }
-        self.cancel_loads();
+        self.cancel_loads(u64::MAX);
         self.collect_retired();
         // All workers are gone: nobody is inside.
         self.finish_quiet();
@@ -298,9 +298,15 @@ impl Control {
         }
     }
 
-    fn cancel_loads(&mut self) {
-        let replies = self.loading.take().map(|loading| loading.reply);
-        let waiting: Vec<Load> = self.waiting.drain(..).collect();
+    /// Those that were asked for before there had been so many sysrqs.
+    fn cancel_loads(&mut self, sysrqs: u64) {
+        let loading = self.loading.take_if(|loading| loading.sysrqs < sysrqs);
+        let (waiting, later): (Vec<Load>, Vec<Load>) = self
+            .waiting
+            .drain(..)
+            .partition(|load| load.sysrqs < sysrqs);
+        self.waiting.extend(later);
+        let replies = loading.map(|loading| loading.reply);
         for reply in replies
             .into_iter()
             .chain(waiting.iter().map(|load| load.reply.clone()))

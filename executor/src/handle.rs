@@ -40,9 +40,9 @@ impl Sysrq for Shared {
     fn sysrq(&self) -> Option<String> {
         // First, so that a load on its way does not undo what follows.
         // Ordering: SeqCst, with the load in `Control::publish`.
-        self.sysrqs.fetch_add(1, Ordering::SeqCst);
+        let sysrqs = self.sysrqs.fetch_add(1, Ordering::SeqCst) + 1;
         let info = self.core.unload(ExitKind::Sysrq, "");
-        let _ = self.control.send(Request::CancelLoads);
+        let _ = self.control.send(Request::CancelLoads(sysrqs));
         let info = info?;
         let workers = self.core.worker_count();
         Some(format!(
