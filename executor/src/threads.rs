@@ -140,8 +140,9 @@ impl Seated {
     }
 
     fn sit(&mut self) {
+        let nice = sys_thread::nice(sys_thread::current());
         self.end = sit(&self.handle, self.seat);
-        if self.end == Some(Pass::Revoked) && !come_back(&self.config.spares, self.seat) {
+        if self.end == Some(Pass::Revoked) && !come_back(&self.config.spares, self.seat, nice) {
             self.end = None;
         }
     }
@@ -160,14 +161,14 @@ impl Seated {
     }
 }
 
-/// The thread, which was convicted, is out of the callback after all. `false`: it could not be given its old priority back,
+/// The thread, which was convicted, is out of the callback after all. `false`: it could not be made as nice as it was,
 /// and is of no use to anybody.
-pub(crate) fn come_back(spares: &Spares, seat: SeatId) -> bool {
+pub(crate) fn come_back(spares: &Spares, seat: SeatId, nice: i32) -> bool {
     spares.came_back(seat);
     // Its core is another thread's now.
     affinity::restore();
     let thread = sys_thread::current();
-    sys_thread::nice(thread) <= 0 || sys_thread::set_nice(thread, 0)
+    sys_thread::nice(thread) <= nice || sys_thread::set_nice(thread, nice)
 }
 
 /// Does the work of the worker for whom the seat was prepared, until told otherwise. `None`: the seat cannot be used again.

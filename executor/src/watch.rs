@@ -164,8 +164,9 @@ impl Watch {
         )));
         self.duty.store(BY_CONTROL, Ordering::Relaxed);
         let _ = control.send(Request::WorkBegan);
+        let nice = sys_thread::nice(sys_thread::current());
         let end = threads::sit(handle, self.last_seat);
-        if end == Some(Pass::Revoked) && !threads::come_back(&self.spares, self.last_seat) {
+        if end == Some(Pass::Revoked) && !threads::come_back(&self.spares, self.last_seat, nice) {
             // At the lowest priority it would be late for everything: control goes on.
             return AfterWork::End;
         }
