@@ -168,10 +168,8 @@ impl<M: Machine> Core<M> {
             return false;
         };
         let worker = seat.home();
-        if seat.activity.takes_turns() {
-            // It will not end its turn. The generation has ended, so nobody waits for it under its name.
-            self.placed(worker).end_turn();
-        }
+        // It will not do that itself any more.
+        self.placed(worker).end_turn(seat_id);
         // It may have been about to park, or have been the sentinel.
         self.sleepers.retract(seat_id.index());
         self.sleepers.leave_watch(seat_id.index());

@@ -216,7 +216,7 @@ impl<M: Machine> HostCall<'_, M> {
             return Verdict::Revoked;
         }
         if in_turn {
-            self.core.placed(self.local.id).end_turn();
+            self.core.placed(self.local.id).end_turn(self.local.seat_id);
         }
         if panicked || self.generation.has_ended() {
             Verdict::Dropped
@@ -243,7 +243,7 @@ impl<M: Machine> HostCall<'_, M> {
     #[cold]
     fn await_turn(&self) -> bool {
         let placed = self.core.placed(self.local.id);
-        while !placed.take_turn() {
+        while !placed.take_turn(self.local.seat_id) {
             if self.generation.has_ended() {
                 return false;
             }

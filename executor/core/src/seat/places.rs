@@ -350,8 +350,8 @@ pub(crate) struct Placed {
     pub(crate) inbox: Fifo,
     /// The seat where its work is done.
     seat: AtomicU16,
-    /// One of several threads that do its work is inside a policy.
-    turn: AtomicBool,
+    /// Which of several threads that do its work is inside a policy: its seat's index and one, or 0.
+    turn: AtomicU32,
 }
 
 impl Placed {
@@ -363,14 +363,20 @@ impl Placed {
     }
 
     /// Takes the turn to call policies for this worker, unless another thread has it.
-    pub(crate) fn take_turn(&self) -> bool {
+    pub(crate) fn take_turn(&self, seat: SeatId) -> bool {
         // Ordering: Acquire pairs with the Release in `end_turn`: calls for one worker come one after the other.
-        !self.turn.swap(true, Ordering::Acquire)
+        self.turn
+            .compare_exchange(0, turn_of(seat), Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
-    pub(crate) fn end_turn(&self) {
-        // Ordering: Release pairs with the Acquire in `take_turn`.
-        self.turn.store(false, Ordering::Release);
+    /// Ends the turn of the thread in `seat`, if it has it. By that thread, or for one that was convicted: it may have begun
+    /// its call when it took no turns, or have it still when it takes none any more.
+    pub(crate) fn end_turn(&self, seat: SeatId) {
+        // Ordering: Release pairs with the Acquire in `take_turn`. A turn that somebody else has stays as it is.
+        let _ = self
+            .turn
+            .compare_exchange(turn_of(seat), 0, Ordering::Release, Ordering::Relaxed);
     }
 
     // Ordering: Relaxed. Whoever misses a change kicks a thread that is running or gone; the thread that has taken over
@@ -383,4 +389,8 @@ impl Placed {
     pub(crate) fn set_seat(&self, seat: SeatId) {
         self.seat.store(seat.0, Ordering::Relaxed);
     }
+}
+
+fn turn_of(seat: SeatId) -> u32 {
+    u32::from(seat.0) + 1
 }

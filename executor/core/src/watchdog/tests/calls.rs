@@ -277,6 +277,38 @@ fn a_blocked_thread_is_not_convicted_while_another_wants_a_processor_and_gets_no
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
 
+/// Else the next stand-in would wait for its turn for ever, with the tasks that it is about to offer.
+#[test]
+fn a_turn_ends_with_the_conviction_of_whoever_has_it_also_when_nobody_else_takes_turns_any_more() {
+    let world = World::new(1);
+    let worker = WorkerId::new(0);
+    world.set_thread(0, on_a_processor(0));
+    let policy = world.load(Script::new().enqueue(move |host, task| {
+        if task.tag() == LONG {
+            // The stand-in goes while this call has the turn.
+            world.tick_for(TICK);
+            world.leave(1);
+            world.tick_for(TICK);
+            assert!(!world.core.placed(worker).take_turn(SeatId::new(1)));
+            world.set_thread(0, on_a_processor(4 * MS));
+            assert_eq!(stuck(&world.tick_for(TICK)), []);
+            world.set_thread(0, on_a_processor(9 * MS));
+            assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+        } else {
+            host.insert(task.id(), DsqId::Global, Position::Tail);
+        }
+    }));
+    drop(world.spawn(0, async move {
+        drop(world.spawn(LONG, async {}));
+        world.tick_for(10 * TICK);
+        world.stand_in(1, 0, Cause::LongPoll);
+    }));
+    assert_eq!(world.pass(0), Pass::Ran);
+    assert_eq!(world.pass(0), Pass::Revoked);
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+    assert!(world.core.placed(worker).take_turn(SeatId::new(1)));
+}
+
 #[test]
 fn a_callback_around_a_poll_names_the_task_that_it_is_about() {
     let world = World::new(1);

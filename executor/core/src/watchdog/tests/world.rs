@@ -229,6 +229,14 @@ impl World {
         pass
     }
 
+    /// The thread in this seat has been dismissed, and leaves.
+    pub(super) fn leave(self, seat: usize) {
+        assert_eq!(self.pass(seat), Pass::Dismissed);
+        let seated = SEATED.with_borrow_mut(|all| all.remove(&seat));
+        let local = seated.expect("it was there until now").worker.leave();
+        assert!(self.core.clear_seat(local));
+    }
+
     /// The worker in this seat leaves a park and does nothing yet.
     pub(super) fn unpark(self, seat: usize) {
         SEATED.with_borrow_mut(|all| {
