@@ -101,6 +101,8 @@ impl<M: Machine> Worker<M> {
         if self.passes.is_multiple_of(FAIRNESS)
             && let Some(token) = self.take_global()
         {
+            // It may overtake what the policy has put into the local DSQ.
+            self.out_of_turn = !self.placed.local.is_empty();
             return self.instead_of_prev(token);
         }
         if let Some(token) = self.take_local().or_else(|| self.take_global()) {

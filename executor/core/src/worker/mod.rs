@@ -86,6 +86,8 @@ pub struct Worker<M: Machine> {
     /// Polls from the LIFO slot that are left before the queue has its turn.
     lifo_left: u8,
     loop_cuts: dispatch::LoopCuts,
+    /// The task that was found is core's choice and not the policy's: it overtakes nobody.
+    out_of_turn: bool,
     random: u64,
 }
 
@@ -123,6 +125,7 @@ impl<M: Machine> Worker<M> {
             searcher: false,
             lifo_left: find::LIFO_CAP,
             loop_cuts: dispatch::LoopCuts::default(),
+            out_of_turn: false,
             random: 0x9e37_79b9_7f4a_7c15 ^ (id.index() as u64 + 1),
         }
     }

@@ -66,7 +66,8 @@ impl<M: Machine> Worker<M> {
 
     /// The task is in its policy's hands no longer.
     #[inline]
-    fn leave_census(&self, header: &Header) {
+    fn leave_census(&mut self, header: &Header) {
+        let out_of_turn = std::mem::take(&mut self.out_of_turn);
         if WATCHED
             && let Some(generation) = &self.generation
             && header.take_counted()
@@ -74,7 +75,9 @@ impl<M: Machine> Worker<M> {
         {
             let stamp = header.runnable_at();
             generation.census.leave(self.local.seat_id, stamp);
-            self.seat.activity.note_begun(header.id(), stamp);
+            if !out_of_turn {
+                self.seat.activity.note_begun(header.id(), stamp);
+            }
         }
     }
 

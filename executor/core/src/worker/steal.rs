@@ -128,7 +128,8 @@ impl<M: Machine> Worker<M> {
                 && let Some(entry) = placed.local.pop_for(self.local.id)
             {
                 let here = Resting::Local(self.local.id);
-                self.placed.local.extend([entry.redeem().into_entry(here)]);
+                let entry = entry.redeem().into_entry(here);
+                self.placed.local.insert_by_age(entry);
                 stolen = true;
             }
             self.stats.steals += u64::from(stolen);

@@ -348,6 +348,52 @@ fn a_task_in_the_local_dsq_of_a_worker_in_a_long_poll_is_not_blamed_on_the_polic
     assert!(policy.exit_info().is_none());
 }
 
+/// Workers take several from the global DSQ at once.
+#[test]
+fn a_task_that_a_worker_in_a_long_poll_has_taken_from_the_global_dsq_is_not_blamed_on_the_policy() {
+    let world = World::new(2);
+    let policy = world.load(obedient());
+    let overtakes = move || {
+        world.tick_for(STALL_AFTER / 2 + 2 * TICK);
+        let _younger = world.spawn(RUN, poll_of(move || drop(world.tick_for(STALL_AFTER / 2))));
+        // What lies in the global DSQ still, and then that one.
+        for _ in 0..3 {
+            world.pass(1);
+        }
+    };
+    drop(world.spawn(RUN, poll_of(overtakes)));
+    let taken = world.spawn(RUN, async {});
+    for _ in 0..2 {
+        drop(world.spawn(RUN, async {}));
+    }
+    world.pass(0);
+    assert!(!taken.is_finished(), "else this proves nothing");
+    assert!(policy.exit_info().is_none(), "{:?}", policy.exit_info());
+    world.run(0);
+    assert!(taken.is_finished());
+}
+
+/// Now and then the global DSQ comes before the local one, so that neither starves.
+#[test]
+fn what_core_prefers_to_a_local_dsq_is_not_blamed_on_the_policy() {
+    let world = World::new(1);
+    let policy = world.load(obedient());
+    for _ in 0..40 {
+        drop(world.spawn(LOCAL, poll_of(move || drop(world.tick_for(TICK)))));
+    }
+    let waits = world.spawn(LOCAL, async {});
+    for pass in 0..40 {
+        if pass == 30 {
+            drop(world.spawn(RUN, async {}));
+        }
+        world.pass(0);
+        assert!(policy.exit_info().is_none(), "{:?}", policy.exit_info());
+    }
+    assert!(!waits.is_finished(), "else this proves nothing");
+    world.run(0);
+    assert!(waits.is_finished());
+}
+
 #[test]
 fn an_hour_in_which_the_process_was_stopped_ages_nothing() {
     let world = World::new(1);
