@@ -202,7 +202,7 @@ fn a_storm_ejects_no_policy_that_is_right_and_each_that_is_wrong() {
             let (mut stops, start) = (0, now());
             while !over.load(Ordering::Relaxed) {
                 let times = (now() - start).as_millis() / BYPASSES.as_millis();
-                let kinds = if times % 2 == 0 {
+                let kinds = if times.is_multiple_of(2) {
                     &["STOP"][..]
                 } else {
                     &["STOP", "TSTP"]
