@@ -9,7 +9,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use polity_core::{Core, Pass, SeatId, Worker};
 
@@ -204,7 +203,7 @@ fn pass_until_told(worker: &mut Worker<RealMachine>, machine: &RealMachine) -> P
                 }
             }
             Pass::Drive => machine.drive(worker),
-            Pass::Park(park) => machine.park(worker, park.timeout_ns.map(Duration::from_nanos)),
+            Pass::Park(park) => machine.park(worker, park),
             end @ (Pass::Stop | Pass::Dismissed | Pass::Revoked) => return end,
         }
     }

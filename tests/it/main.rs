@@ -16,6 +16,7 @@ mod spares;
 mod stuck;
 mod support;
 mod tasks;
+mod timers;
 mod tokio_compat;
 mod watchdog;
 mod workload;

@@ -437,6 +437,9 @@ impl HostApi for Spy<'_> {
     fn kick(&self, worker: WorkerId) {
         self.host.kick(worker);
     }
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.host.kick_at(worker, at);
+    }
     fn worker_count(&self) -> usize {
         self.host.worker_count()
     }

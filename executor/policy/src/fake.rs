@@ -58,6 +58,7 @@ pub struct FakeHost {
     now: Cell<Duration>,
     inserts: RefCell<Vec<Insert>>,
     kicks: RefCell<Vec<WorkerId>>,
+    timers: RefCell<BTreeMap<WorkerId, Duration>>,
     idle: RefCell<BTreeSet<WorkerId>>,
     local: RefCell<VecDeque<TaskId>>,
     custom: RefCell<BTreeMap<u32, VecDeque<TaskId>>>,
@@ -136,6 +137,7 @@ impl FakeHost {
             now: Cell::default(),
             inserts: RefCell::default(),
             kicks: RefCell::default(),
+            timers: RefCell::default(),
             idle: RefCell::default(),
             local: RefCell::default(),
             custom: RefCell::default(),
@@ -204,6 +206,16 @@ impl FakeHost {
     /// ```
     pub fn kicks(&self) -> Vec<WorkerId> {
         self.kicks.borrow().clone()
+    }
+
+    /// The time that is set for `worker`.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.timer(polity_policy::WorkerId::new(0)), None);
+    /// ```
+    pub fn timer(&self, worker: WorkerId) -> Option<Duration> {
+        self.timers.borrow().get(&worker).copied()
     }
 
     /// Takes the head of the local DSQ of worker 0, as the worker would.
@@ -279,6 +291,12 @@ impl HostApi for FakeHost {
 
     fn kick(&self, worker: WorkerId) {
         self.kicks.borrow_mut().push(worker);
+    }
+
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        let mut timers = self.timers.borrow_mut();
+        let time = timers.entry(worker).or_insert(at);
+        *time = at.min(*time);
     }
 
     fn worker_count(&self) -> usize {

@@ -62,6 +62,8 @@ pub trait HostApi {
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize;
     /// See [`Host::kick`].
     fn kick(&self, worker: WorkerId);
+    /// See [`Host::kick_at`].
+    fn kick_at(&self, worker: WorkerId, at: Duration);
     /// See [`Host::worker_count`].
     fn worker_count(&self) -> usize;
     /// See [`Host::worker`].
@@ -164,6 +166,32 @@ impl<'a> Host<'a> {
     #[inline]
     pub fn kick(&self, worker: WorkerId) {
         self.api.kick(worker);
+    }
+
+    /// At the time `at`, as [`now`](Host::now) counts, `worker` calls [`Policy::timer`](crate::Policy::timer) and passes
+    /// through its cycle, `dispatch` included. It wakes up for that if it is parked. A time that has passed means at once.
+    ///
+    /// There is one time for each worker: of several the earliest counts, and when it has come the others are forgotten. A
+    /// policy that needs more keeps a list of its own and asks for the first of it. Times go with the policy.
+    ///
+    /// Exact to about a millisecond, unless the worker is in a poll or a callback: then it comes right after that, or
+    /// from a spare. In a bypass it waits for the end of the bypass.
+    ///
+    /// Cost: one atomic minimum, and for another worker a [`kick`](Host::kick). In return each worker looks at its time in
+    /// each of its cycles: less than a nanosecond.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use polity_policy::WorkerId;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// # let host = fake.host();
+    /// let next = host.now() + Duration::from_millis(10);
+    /// host.kick_at(WorkerId::new(0), next);
+    /// assert_eq!(fake.timer(WorkerId::new(0)), Some(next));
+    /// ```
+    #[inline]
+    pub fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.api.kick_at(worker, at);
     }
 
     /// How many workers the runtime has. Does not change.

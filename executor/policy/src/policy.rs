@@ -64,6 +64,7 @@ pub enum DequeueReason {
 /// | `dispatch` | up to 32 times when a worker has nothing | tasks in this policy's custody |
 /// | `dequeue` | once per custody | no |
 /// | `runnable`, `running`, `stopping`, `quiescent` | around polls | no |
+/// | `timer` | when a time comes that the policy has set | no |
 ///
 /// ```
 /// struct Empty;
@@ -321,6 +322,27 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {}
+
+    /// The time has come that was set with [`Host::kick_at`] for `worker`, which makes this call between two polls; it
+    /// passes through its cycle afterwards. Set the next one here for a timer that repeats.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::time::Duration;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+    ///     // ... once every 100 ms ...
+    ///     host.kick_at(worker, host.now() + Duration::from_millis(100));
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # Mine.timer(&fake.host(), WorkerId::new(0));
+    /// # assert!(fake.timer(WorkerId::new(0)).is_some());
+    /// ```
+    #[inline]
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {}
 }
 
 /// A policy whose type was chosen at run time, for instance by name.
@@ -388,5 +410,8 @@ impl Policy for BoxPolicy {
     }
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
         self.0.quiescent(host, task);
+    }
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+        self.0.timer(host, worker);
     }
 }

@@ -288,7 +288,15 @@ impl<M: Machine> Core<M> {
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
         let callbacks = Box::new(Adapter(policy));
         let seats = self.seats.len();
-        let generation = Generation::new(number, tag, name, callbacks, seats, stall_after_ns);
+        let generation = Generation::new(
+            number,
+            tag,
+            name,
+            callbacks,
+            self.worker_count(),
+            seats,
+            stall_after_ns,
+        );
         Ok(PendingLoad {
             core: self,
             generation: Some(Arc::new(generation)),

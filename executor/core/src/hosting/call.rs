@@ -64,6 +64,7 @@ pub(crate) trait Callbacks: Send + Sync {
         ended: &dyn Fn() -> bool,
     );
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
+    fn timer(&self, host: &Host<'_>, worker: WorkerId);
 }
 
 /// Gives a policy the shape of [`Callbacks`].
@@ -159,6 +160,10 @@ impl<P: Policy> Callbacks for Adapter<P> {
 
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
         self.0.quiescent(host, task);
+    }
+
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+        self.0.timer(host, worker);
     }
 }
 
@@ -290,6 +295,13 @@ impl<M: Machine> HostCall<'_, M> {
         } else {
             verdict
         }
+    }
+
+    /// The time has come that the policy had set for this worker.
+    pub(crate) fn tell_time(&self) -> Verdict {
+        self.call(Callback::Timer, |policy, host| {
+            policy.timer(host, self.local.id);
+        })
     }
 
     /// Tells the policy which tasks have left its custody since.

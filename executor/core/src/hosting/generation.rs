@@ -7,6 +7,7 @@ use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
+use crate::hosting::timers::Timers;
 use crate::queue::DsqTable;
 
 /// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
@@ -18,6 +19,7 @@ pub(crate) struct Generation {
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
     pub(crate) census: Census,
+    pub(crate) timers: Timers,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
     swept: Mutex<Swept>,
@@ -33,6 +35,7 @@ impl Generation {
         tag: u8,
         name: String,
         callbacks: Box<dyn Callbacks>,
+        workers: usize,
         seats: usize,
         stall_after_ns: u64,
     ) -> Self {
@@ -43,6 +46,7 @@ impl Generation {
             callbacks,
             dsqs: DsqTable::new(),
             census: Census::new(seats, stall_after_ns),
+            timers: Timers::new(workers),
             stall_after_ns,
             swept: Mutex::default(),
             complete: OnceLock::new(),

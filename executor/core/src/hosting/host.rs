@@ -406,6 +406,16 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         }
     }
 
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        if self.check_worker(worker) {
+            self.generation.timers.set(worker, nanos(at));
+            // So that it parks for a shorter time. This one is going to compute that anyway.
+            if worker != self.local.id {
+                self.core.kick(worker);
+            }
+        }
+    }
+
     fn worker_count(&self) -> usize {
         self.core.worker_count()
     }
@@ -469,6 +479,11 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 }
 
+/// What does not fit never comes: it is centuries away.
+fn nanos(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The host that `init` sees: there is no worker, and nothing to insert.
 pub(crate) struct InitHost<'a, M: Machine> {
     pub(crate) core: &'static Core<M>,
@@ -508,6 +523,17 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
             self.core.kick(worker);
         } else {
             self.refuse(&format!("kick of worker {worker}, which is out of range"));
+        }
+    }
+
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        // All workers are kicked when the policy is published.
+        if worker.index() < self.core.worker_count() {
+            self.generation.timers.set(worker, nanos(at));
+        } else {
+            self.refuse(&format!(
+                "kick_at of worker {worker}, which is out of range"
+            ));
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `generation.rs` | one load: name, tag, custom DSQs, the first exit info |
 //! | `batch.rs` | what is being offered, and the verdicts |
 //! | `census.rs` | how many tasks it has, by age |
+//! | `timers.rs` | when it wants to be called |
 //! | `call.rs` | the only door to a policy |
 //! | `host.rs` | what a policy may say, each value checked |
 
@@ -17,6 +18,7 @@ pub(crate) mod census;
 pub(crate) mod generation;
 pub(crate) mod host;
 pub(crate) mod published;
+pub(crate) mod timers;
 
 use std::any::Any;
 use std::fmt;

@@ -95,6 +95,13 @@ impl<M: Machine> Worker<M> {
     }
 
     fn find_by_policy(&mut self, generation: &Arc<Generation>, look: Look) -> Found {
+        if generation
+            .timers
+            .take_due(self.local.id, self.local.now.get())
+            && self.ring(generation) == Verdict::Revoked
+        {
+            return Found::Nothing;
+        }
         if self.offer(generation) == Verdict::Revoked {
             return Found::Nothing;
         }

@@ -57,8 +57,10 @@ pub enum Pass {
 /// How to park.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Park {
-    /// Come back after so many nanoseconds, to look for forgotten work; `None`: only when unparked.
-    pub timeout_ns: Option<u64>,
+    /// Come back after so many nanoseconds, to look for forgotten work. A little late does no harm.
+    pub watch_ns: Option<u64>,
+    /// Come back after so many nanoseconds, because a policy wants to be called. Exactly.
+    pub timer_ns: Option<u64>,
 }
 
 /// A worker: what its thread owns. Its thread calls [`Worker::pass`] in a loop.
