@@ -280,6 +280,9 @@ impl HostApi for Picky {
     fn kick(&self, worker: WorkerId) {
         self.fake.kick(worker);
     }
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.fake.kick_at(worker, at);
+    }
     fn worker_count(&self) -> usize {
         self.fake.worker_count()
     }
