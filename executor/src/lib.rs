@@ -83,8 +83,8 @@ pub use polity_core::{
 };
 pub use polity_policy::{
     Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WorkerId,
-    WorkerMask, fake,
+    Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId, TaskView,
+    WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;
@@ -95,4 +95,6 @@ pub use crate::handle::{Handle, PolicyStatus};
 pub use crate::pin::Pin;
 pub use crate::runtime::Runtime;
 pub use crate::signals::Signals;
-pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};
+pub use crate::spawn::{
+    YieldIfDue, YieldNow, spawn, spawn_blocking, spawn_with, yield_if_due, yield_now,
+};

@@ -12,6 +12,7 @@ mod panics;
 mod policy_life;
 mod runtime;
 mod scheduling;
+mod slices;
 mod spares;
 mod stuck;
 mod support;

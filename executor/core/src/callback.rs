@@ -8,6 +8,7 @@ use std::fmt;
 pub enum Callback {
     Name,
     StallTimeout,
+    Slice,
     Init,
     Exit,
     SelectWorker,
@@ -23,9 +24,10 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 13] = [
+    pub(crate) const ALL: [Callback; 14] = [
         Callback::Name,
         Callback::StallTimeout,
+        Callback::Slice,
         Callback::Init,
         Callback::Exit,
         Callback::SelectWorker,
@@ -45,6 +47,7 @@ impl fmt::Display for Callback {
         f.write_str(match self {
             Callback::Name => "name",
             Callback::StallTimeout => "stall_timeout",
+            Callback::Slice => "slice",
             Callback::Init => "init",
             Callback::Exit => "exit",
             Callback::SelectWorker => "select_worker",

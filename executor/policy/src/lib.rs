@@ -70,6 +70,7 @@ pub mod fake;
 mod host;
 mod ids;
 mod policy;
+mod slice;
 mod task;
 
 pub use attributes::{Attributes, WorkerMask};
@@ -77,4 +78,5 @@ pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
 pub use policy::{BoxPolicy, DequeueReason, InitError, Policy, Stopped};
+pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::{ExitInfo, Host, TaskView, WorkerId};
+use crate::{ExitInfo, Host, Slice, TaskView, WorkerId};
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
 ///
@@ -129,6 +129,29 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     fn stall_timeout(&self) -> Option<Duration> {
         None
+    }
+
+    /// For how long a task that stays runnable goes on on its worker before `dispatch` is asked for another one. The default
+    /// is [`Slice::POLL`]: it is asked after each poll. Asked once per load, as `stall_timeout` is.
+    ///
+    /// A task goes on without an `enqueue` in between, as after a `dispatch` that found nothing else; `running` and
+    /// `stopping` come as always. It does not go on if it has yielded, nor if it has an affinity mask. Longer slices cost a
+    /// reading of the clock after each poll.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::time::Duration;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn slice(&self) -> Slice {
+    ///     Slice::new(Duration::from_micros(500))
+    /// }
+    /// # }
+    /// # assert!(Mine.slice() > Slice::POLL);
+    /// ```
+    fn slice(&self) -> Slice {
+        Slice::POLL
     }
 
     /// Called once per load, last of all, on a thread of its own, when no worker is inside the policy any more.
@@ -380,6 +403,9 @@ impl Policy for BoxPolicy {
     }
     fn stall_timeout(&self) -> Option<Duration> {
         self.0.stall_timeout()
+    }
+    fn slice(&self) -> Slice {
+        self.0.slice()
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.0.init(host)

@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::dump;
 use crate::hosting::call::Adapter;
 use crate::hosting::host::InitHost;
-use crate::hosting::{Generation, LoadedPolicy, SHOWN, panic_text};
+use crate::hosting::{Generation, LoadedPolicy, SHOWN, Terms, panic_text};
 use crate::machine::Machine;
 use crate::task::slab;
 use crate::task::token::{Resting, claim};
@@ -275,8 +275,8 @@ impl<M: Machine> Core<M> {
     /// # Errors
     /// If the name is unusable, `name` panics, or the runtime is closing.
     pub fn prepare(&'static self, policy: impl Policy) -> Result<PendingLoad<M>, LoadRefused> {
-        let (name, stall_after_ns, tag) = match self.examine(&policy) {
-            Ok(answers) => answers,
+        let terms = match self.examine(&policy) {
+            Ok(terms) => terms,
             Err(refused) => {
                 // Its drop is foreign code, on whatever thread called.
                 std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(policy))));
@@ -288,15 +288,7 @@ impl<M: Machine> Core<M> {
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
         let callbacks = Box::new(Adapter(policy));
         let seats = self.seats.len();
-        let generation = Generation::new(
-            number,
-            tag,
-            name,
-            callbacks,
-            self.worker_count(),
-            seats,
-            stall_after_ns,
-        );
+        let generation = Generation::new(number, terms, callbacks, self.worker_count(), seats);
         Ok(PendingLoad {
             core: self,
             generation: Some(Arc::new(generation)),
@@ -304,7 +296,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Asks a policy what has to be known before it is given a number, and takes a tag for it.
-    fn examine(&self, policy: &impl Policy) -> Result<(String, u64, u8), LoadRefused> {
+    fn examine(&self, policy: &impl Policy) -> Result<Terms, LoadRefused> {
         if !self.is_open() {
             return Err(LoadRefused::Closing);
         }
@@ -315,8 +307,14 @@ impl<M: Machine> Core<M> {
             Some(timeout) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
             Some(timeout) => return Err(LoadRefused::StallTimeout(timeout)),
         };
+        let slice = ask(Callback::Slice, || policy.slice())?;
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
-        Ok((name, stall_after_ns, tag))
+        Ok(Terms {
+            tag,
+            name,
+            stall_after_ns,
+            slice,
+        })
     }
 
     /// Makes a started policy current. What the previous one held is offered to this one; there is no moment under the

@@ -184,6 +184,17 @@ impl<M: Machine> Core<M> {
     }
 
     /// Makes a worker pass through its cycle once more before it parks.
+    /// Whether the task that is being polled on this thread has used its slice up; if so, it counts as having yielded.
+    /// About 2 ns if not.
+    #[inline]
+    pub fn ends_slice(&self) -> bool {
+        self.machine.with_local(|local| {
+            let local = local.filter(|local| local.core == self.id);
+            let over = local.filter(|local| local.slice.is_due(local.seat, || self.machine.now()));
+            over.inspect(|local| local.note_yielded()).is_some()
+        })
+    }
+
     pub(crate) fn kick(&self, worker: WorkerId) {
         self.kick_seat(self.seat_of(worker));
     }

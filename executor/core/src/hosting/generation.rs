@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber};
+use polity_policy::{ExitInfo, Generation as GenerationNumber, Slice};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
@@ -20,6 +20,7 @@ pub(crate) struct Generation {
     pub(crate) dsqs: DsqTable,
     pub(crate) census: Census,
     pub(crate) timers: Timers,
+    pub(crate) slice: Slice,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
     swept: Mutex<Swept>,
@@ -32,17 +33,22 @@ pub(crate) struct Generation {
 impl Generation {
     pub(crate) fn new(
         number: GenerationNumber,
-        tag: u8,
-        name: String,
+        terms: Terms,
         callbacks: Box<dyn Callbacks>,
         workers: usize,
         seats: usize,
-        stall_after_ns: u64,
     ) -> Self {
+        let Terms {
+            tag,
+            name,
+            stall_after_ns,
+            slice,
+        } = terms;
         Generation {
             number,
             tag,
             name,
+            slice,
             callbacks,
             dsqs: DsqTable::new(),
             census: Census::new(seats, stall_after_ns),
@@ -101,6 +107,14 @@ impl Generation {
     pub(crate) fn published_at(&self) -> u64 {
         self.published_at.load(Ordering::Relaxed)
     }
+}
+
+/// What is agreed with a policy before it is loaded.
+pub(crate) struct Terms {
+    pub(crate) tag: u8,
+    pub(crate) name: String,
+    pub(crate) stall_after_ns: u64,
+    pub(crate) slice: Slice,
 }
 
 /// How many tasks a dump shows one by one.

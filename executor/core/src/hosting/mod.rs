@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
-pub(crate) use generation::{Generation, SHOWN, Tags};
+pub(crate) use generation::{Generation, SHOWN, Tags, Terms};
 
 /// A generation, as the control side holds it.
 #[derive(Clone)]

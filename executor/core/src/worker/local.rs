@@ -11,6 +11,7 @@ use crate::callback::Callback;
 use crate::seat::{Place, Seat, SeatId};
 use crate::task::entry::Entry;
 use crate::task::slab::SlotCache;
+use crate::worker::slice::Slice;
 
 /// The part of a worker that its thread shares with the wakes that happen on it. Lent by
 /// [`Machine::with_local`](crate::Machine::with_local).
@@ -26,6 +27,7 @@ pub struct Local {
     pub(crate) now: Cell<u64>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
     pub(crate) built_in: Cell<bool>,
+    pub(crate) slice: Slice,
     /// Entries on their way from one queue to another; empty between uses.
     pub(crate) scratch: RefCell<Vec<Entry>>,
 }
@@ -47,6 +49,7 @@ impl Local {
             slots: RefCell::default(),
             now: Cell::new(now),
             built_in: Cell::new(true),
+            slice: Slice::default(),
             scratch: RefCell::default(),
         }
     }
@@ -87,6 +90,12 @@ impl Local {
             Place::Callback(callback) => Some(callback),
             _ => None,
         }
+    }
+
+    /// The task that is being polled wants others to have a turn: its slice ends with this poll.
+    #[inline]
+    pub fn note_yielded(&self) {
+        self.slice.note_yielded();
     }
 
     /// The task that is being polled on this thread, or told of to a policy.

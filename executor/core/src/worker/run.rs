@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use polity_policy::{EnqueueReason, Stopped};
+use polity_policy::{EnqueueReason, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -158,7 +158,12 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
             return self.forfeit();
         }
+        let has_slices = generation.slice != Slice::POLL;
+        if has_slices {
+            self.begin_slice(generation.slice);
+        }
         let done = self.poll(&mut token);
+        let goes_on = has_slices && self.end_slice();
         view = header.view();
         let stopped = match done {
             true => Stopped::Finished,
@@ -180,7 +185,10 @@ impl<M: Machine> Worker<M> {
         match stopped {
             // Nobody is asked for another one: it goes to the tail, so that tasks which yield take turns.
             Stopped::StillRunnable if self.bypassed => self.requeue(token),
-            Stopped::StillRunnable => self.keep_as_prev(token),
+            Stopped::StillRunnable => {
+                self.goes_on = goes_on;
+                self.keep_as_prev(token);
+            }
             // Woken between the notification and the end of the poll: it counts as a new wake.
             _ => {
                 token.header().set_reason(EnqueueReason::Wake);
