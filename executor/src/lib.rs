@@ -75,6 +75,7 @@ mod spawn;
     reason = "thread-local pointer, signal dispositions, affinity masks; nothing else"
 )]
 mod sys;
+pub mod task;
 mod threads;
 mod watch;
 
@@ -96,3 +97,4 @@ pub use crate::pin::Pin;
 pub use crate::runtime::Runtime;
 pub use crate::signals::Signals;
 pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};
+

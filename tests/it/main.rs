@@ -15,6 +15,7 @@ mod scheduling;
 mod spares;
 mod stuck;
 mod support;
+mod task_ids;
 mod tasks;
 mod tokio_compat;
 mod watchdog;
