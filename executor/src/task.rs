@@ -7,6 +7,7 @@ use polity_core::Local;
 pub use polity_core::{AbortHandle, JoinError, JoinHandle};
 pub use polity_policy::TaskId;
 
+pub use crate::join_set::JoinSet;
 pub use crate::spawn::{YieldNow, spawn, spawn_blocking, yield_now};
 use crate::sys::tls;
 

@@ -8,6 +8,7 @@ mod contract;
 mod dispatch_loop;
 mod dump;
 mod join;
+mod join_set;
 mod panics;
 mod policy_life;
 mod runtime;
