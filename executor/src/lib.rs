@@ -100,3 +100,25 @@ pub use crate::runtime::Runtime;
 pub use crate::signals::Signals;
 pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};
 
+/// ```
+/// use polity::JoinError;
+///
+/// #[polity::main(worker_threads = 2)]
+/// async fn main() -> Result<(), JoinError> {
+///     let answer = polity::spawn(async { 6 * 7 }).await?;
+///     assert_eq!(answer, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::main;
+
+/// ```
+/// #[polity::test(worker_threads = 2)]
+/// async fn a_task_answers() -> Result<(), polity::JoinError> {
+///     assert_eq!(polity::spawn(async { 6 * 7 }).await?, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::test;

@@ -9,6 +9,7 @@ mod dispatch_loop;
 mod dump;
 mod join;
 mod join_set;
+mod macros;
 mod panics;
 mod policy_life;
 mod runtime;
