@@ -62,6 +62,7 @@ mod driver;
 mod error;
 mod guard;
 mod handle;
+mod join_set;
 mod machine;
 mod panics;
 mod pin;
@@ -75,6 +76,7 @@ mod spawn;
     reason = "thread-local pointer, signal dispositions, affinity masks; nothing else"
 )]
 mod sys;
+pub mod task;
 mod threads;
 mod watch;
 
@@ -92,9 +94,33 @@ pub use crate::bypass::Bypass;
 pub use crate::context::EnterGuard;
 pub use crate::error::{BuildError, LoadError, TryCurrentError};
 pub use crate::handle::{Handle, PolicyStatus};
+pub use crate::join_set::JoinSet;
 pub use crate::pin::Pin;
 pub use crate::runtime::Runtime;
 pub use crate::signals::Signals;
 pub use crate::spawn::{
     YieldIfDue, YieldNow, spawn, spawn_blocking, spawn_with, yield_if_due, yield_now,
 };
+
+/// ```
+/// use polity::JoinError;
+///
+/// #[polity::main(worker_threads = 2)]
+/// async fn main() -> Result<(), JoinError> {
+///     let answer = polity::spawn(async { 6 * 7 }).await?;
+///     assert_eq!(answer, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::main;
+
+/// ```
+/// #[polity::test(worker_threads = 2)]
+/// async fn a_task_answers() -> Result<(), polity::JoinError> {
+///     assert_eq!(polity::spawn(async { 6 * 7 }).await?, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::test;

@@ -102,6 +102,15 @@ impl Local {
     pub fn current_task(&self) -> Option<TaskId> {
         self.seat.activity.task()
     }
+
+    /// The task whose future, or what is left of it, is polled or dropped on this thread. For the code of tasks: a policy's
+    /// callback is given its tasks.
+    pub fn running_task(&self) -> Option<TaskId> {
+        match self.callback() {
+            Some(_) => None,
+            None => self.current_task(),
+        }
+    }
 }
 
 impl fmt::Debug for Local {
