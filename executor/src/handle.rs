@@ -106,6 +106,10 @@ impl Handle {
         self.shared.core
     }
 
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.shared.watch
+    }
+
     pub(crate) fn tokio(&self) -> &tokio::runtime::Handle {
         &self.shared.tokio
     }
@@ -141,10 +145,12 @@ impl Handle {
     /// **The root future is not a task**: no policy orders it, and it has no id. Spawn what should be scheduled.
     ///
     /// # Panics
-    /// Inside a task, inside another `block_on` (as tokio), or if `future` panics.
+    /// Inside a task (but not inside [`block_in_place`](crate::block_in_place())), inside another `block_on` (as tokio), or if
+    /// `future` panics.
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let on_worker = tls::with_local(|local| local.is_some());
+        // In `block_in_place` it may: this thread does nothing else meanwhile.
+        let on_worker = tls::with_local(|local| local.is_some_and(|local| !local.is_in_place()));
         assert!(
             !on_worker,
             "Cannot start a runtime from within a runtime. This happens because `block_on` was called on a thread \

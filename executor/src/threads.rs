@@ -5,6 +5,7 @@
 //! | worker | sits down at once, pinned; after a conviction, from which it may come back, it waits as a spare |
 //! | spare | waits; sits down when the watchdog assigns its seat; waits again when it is dismissed |
 
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,6 +22,16 @@ use crate::spares::Spares;
 use crate::sys::{affinity, thread as sys_thread, tls};
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
+
+thread_local! {
+    /// The runtime in whose seat this thread sits. Not `context`'s: a task may enter another runtime.
+    static RUNTIME: RefCell<Option<Handle>> = const { RefCell::new(None) };
+}
+
+/// The runtime in whose seat this thread sits.
+pub(crate) fn seated_in() -> Option<Handle> {
+    RUNTIME.with_borrow(Clone::clone)
+}
 
 /// What the application wants to run on worker threads.
 #[derive(Clone, Default)]
@@ -184,7 +195,9 @@ pub(crate) fn sit(handle: &Handle, seat: SeatId) -> Option<Pass> {
     }
     let mut worker = Worker::new(core, seat);
     let seated = tls::sit(worker.local());
+    RUNTIME.set(Some(handle.clone()));
     let end = pass_until_told(&mut worker, machine);
+    RUNTIME.set(None);
     let local = if end == Pass::Revoked {
         worker.give_up()
     } else {

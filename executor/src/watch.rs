@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity_core::{Core, Finding, Next, Others, Pass, SeatId, Watchdog};
+use polity_core::{Cause, Core, Finding, Next, Others, Pass, SeatId, Watchdog};
 use polity_policy::WorkerId;
 
 use crate::control::Request;
@@ -52,7 +52,7 @@ pub(crate) enum AfterRound {
     /// Until something runs again.
     Sleep,
     /// Nobody else is left to do this worker's work.
-    WorkFor(WorkerId, polity_core::Cause),
+    WorkFor(WorkerId, Cause),
 }
 
 /// What the watchdog's thread does when it has worked.
@@ -145,11 +145,31 @@ impl Watch {
         }
     }
 
+    /// For the thread in `seat`, which is about to block inside its poll: a spare does the rest of its worker's work from now
+    /// on. If none is free, the next rounds see to it, by the rules for long polls.
+    ///
+    /// Not left to the watchdog's thread: whoever blocks has time, and waking two threads takes longer than waking one. The lock
+    /// is held for a round at most, in which nothing waits.
+    pub(crate) fn stand_in_for(&self, seat: SeatId) {
+        let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(worker) = dog.serves(seat) else {
+            return;
+        };
+        let Some(spare) = self.spares.take() else {
+            return;
+        };
+        if dog.seat(spare, worker, Cause::InPlace) {
+            self.spares.start(spare);
+        } else {
+            self.spares.put_back(spare);
+        }
+    }
+
     /// The watchdog's thread sits down itself, until a thread that was stuck is back.
     fn work_for(
         &self,
         worker: WorkerId,
-        cause: polity_core::Cause,
+        cause: Cause,
         handle: &Handle,
         control: &Sender<Request>,
     ) -> AfterWork {

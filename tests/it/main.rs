@@ -3,6 +3,7 @@
 mod affinity;
 mod audit;
 mod bad_input;
+mod block_in_place;
 mod bypass;
 mod contract;
 mod dispatch_loop;

@@ -10,9 +10,11 @@
 //! | `wake.rs` | from a token to a queue and an unparked worker |
 //! | `load.rs` | load, swap, unload, sweep |
 //! | `seats.rs` | who sits where: stand-ins, convictions, and what a convicted thread had in its hands |
+//! | `in_place.rs` | a thread says that it is about to block inside its poll |
 //! | `close.rs` | the end: every task is dropped on a worker |
 
 mod close;
+mod in_place;
 mod load;
 mod seats;
 mod spawn;

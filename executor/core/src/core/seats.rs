@@ -44,6 +44,8 @@ pub(crate) enum Instead {
 pub enum Cause {
     /// The worker's thread is in one long poll, from which it may come back.
     LongPoll,
+    /// The worker's thread has said that it is about to block inside its poll ([`Core::begin_in_place`]).
+    InPlace,
     /// The worker's thread was convicted and does not come back as a worker.
     Conviction,
 }

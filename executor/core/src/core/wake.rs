@@ -83,6 +83,11 @@ impl<M: Machine> Core<M> {
                 local.ingress.push(entry);
                 self.machine.woken_in_driver(local.seat_id);
             }
+            // This thread is going to block: somebody else should know of it now.
+            Place::InPlace => {
+                self.injector.push_woken(entry);
+                self.notify_for(header);
+            }
             _ => local.ingress.push(entry),
         }
     }

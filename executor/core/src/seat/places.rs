@@ -43,6 +43,8 @@ pub(crate) enum Place {
     Between,
     /// In a task's poll, or in the drop of its future.
     Poll,
+    /// In a poll that has said that it is about to block: another thread does the rest.
+    InPlace,
     /// Parked in the driver, or driving it.
     Driver,
     /// In a policy.
@@ -56,6 +58,7 @@ impl Place {
             Place::Between => 0,
             Place::Poll => 1,
             Place::Driver => 2,
+            Place::InPlace => 3,
             Place::Callback(callback) => 16 + callback as u8,
         }
     }
@@ -66,6 +69,7 @@ impl Place {
             0 => Place::Between,
             1 => Place::Poll,
             2 => Place::Driver,
+            3 => Place::InPlace,
             bits => Callback::ALL
                 .get(usize::from(bits.wrapping_sub(16)))
                 .map_or(Place::Between, |callback| Place::Callback(*callback)),

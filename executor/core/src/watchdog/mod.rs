@@ -171,17 +171,28 @@ impl<M: Machine> Watchdog<M> {
     pub fn seat(&mut self, seat: SeatId, worker: WorkerId, cause: Cause) -> bool {
         let instead = match cause {
             Cause::LongPoll => Instead::Polling(self.threads.polls(self.core.seat_of(worker))),
+            // Of its own accord, so perhaps in a poll that no tick has seen.
+            Cause::InPlace => {
+                let seat = self.core.seat(self.core.seat_of(worker));
+                Instead::Polling(seat.activity.polls())
+            }
             Cause::Conviction if self.stand_ins.is_alone(worker) => Instead::Convicted,
             Cause::Conviction => Instead::ConvictedStandIn,
         };
         if !self.core.stand_in(seat, worker, instead) {
             return false;
         }
-        self.counts.stand_ins += u64::from(cause == Cause::LongPoll);
+        self.counts.stand_ins += u64::from(cause != Cause::Conviction);
         self.core.watched.publish(&self.counts);
         self.stand_ins.seated(worker, seat);
         self.threads.forget(seat);
         true
+    }
+
+    /// Whose work the thread in `seat` does. `None`: another one does it already, so nobody is needed when this one blocks.
+    pub fn serves(&self, seat: SeatId) -> Option<WorkerId> {
+        let worker = self.core.seat(seat).home();
+        self.stand_ins.serves(worker, seat).then_some(worker)
     }
 
     /// Whether a spare was needed at this tick, and there was none. Counted once for as long as this lasts; `true` says that

@@ -7,7 +7,8 @@
 //! - nobody else is free to run, or
 //! - a backlog waits in the shared queues and nobody is parked who could take it.
 //!
-//! When the poll returns, the stand-in is dismissed. A thread convicted of a callback that does not return is replaced for
+//! A thread that says beforehand that it is going to block (`core/in_place.rs`) gets a stand-in at once, if there is one, else by
+//! these rules. When the poll returns, or the thread says that it blocks no more, the stand-in is dismissed. A thread convicted of a callback that does not return is replaced for
 //! good. Stand-ins can get stuck too, so they form a stack for each worker, whose lowest member that is not stuck does the work.
 
 use polity_policy::WorkerId;
@@ -20,6 +21,11 @@ use crate::watchdog::{Finding, Others};
 
 /// In one poll for so long: others may be held up. Two ticks.
 const LONG_POLL_NS: u64 = 10_000_000;
+
+/// Whether this thread may hold others up: it is in a long poll, or has said that it blocks in a short one.
+fn holds_up(threads: &Threads, seat: SeatId) -> bool {
+    threads.is_in_place(seat) || threads.in_poll_for(seat) >= LONG_POLL_NS
+}
 
 /// The threads of one worker.
 #[derive(Debug)]
@@ -76,6 +82,11 @@ impl StandIns {
         post.stack.is_empty() && post.leaving.is_empty()
     }
 
+    /// Whether it is this thread that does the worker's work.
+    pub(super) fn serves(&self, worker: WorkerId, seat: SeatId) -> bool {
+        self.posts[worker.index()].stack.last() == Some(&seat)
+    }
+
     pub(super) fn seated(&mut self, worker: WorkerId, seat: SeatId) {
         let post = &mut self.posts[worker.index()];
         post.orphaned = false;
@@ -87,10 +98,7 @@ impl StandIns {
     pub(super) fn dismiss<M: Machine>(&mut self, core: &Core<M>, threads: &Threads) {
         for post in &mut self.posts {
             post.leaving.retain(|seat| !core.is_vacant(*seat));
-            let back = post
-                .stack
-                .iter()
-                .position(|seat| threads.in_poll_for(*seat) < LONG_POLL_NS);
+            let back = post.stack.iter().position(|seat| !holds_up(threads, *seat));
             if let Some(back) = back {
                 while post.stack.len() > back + 1
                     && let Some(seat) = post.stack.pop()
@@ -141,7 +149,7 @@ impl StandIns {
             let Some(serving) = post.stack.last() else {
                 continue;
             };
-            if threads.in_poll_for(*serving) < LONG_POLL_NS {
+            if !holds_up(threads, *serving) {
                 post.waited = false;
                 continue;
             }

@@ -1,7 +1,7 @@
 //! What each thread is in, and since when.
 //!
 //! **Hogs.** A poll that goes on for longer than the threshold, and has run for half of that or is blocked, is named, once. It
-//! is nobody's fault but the task's. One that was kept from running is not: a machine with too much to do has no hogs.
+//! is nobody's fault but the task's. Time in which the thread had said that it blocks does not count. One that was kept from running is not: a machine with too much to do has no hogs.
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
@@ -34,6 +34,8 @@ const SUSPICIOUS_NS: u64 = 4_000_000;
 struct Seen {
     polls: u64,
     poll_since: u64,
+    /// The thread has said that it blocks, inside its poll.
+    in_place: bool,
     /// The poll has been reported.
     reported: bool,
     /// The thread's processor clock at the second tick that saw the poll.
@@ -111,6 +113,12 @@ impl Threads {
                 let seat = SeatId::new(index as u16);
                 seen.poll_processor = core.machine.processor_time(seat);
             }
+            seen.in_place = activity.place() == Place::InPlace;
+            if seen.in_place {
+                // It was announced, so it makes the poll no hog: that is as old as what comes after.
+                seen.poll_since = now;
+                seen.poll_processor = None;
+            }
             if call != seen.call || (call != 0 && about != seen.about) {
                 seen.call = call;
                 seen.about = about;
@@ -132,6 +140,11 @@ impl Threads {
                 seen.ran += ran.min(PERIOD_NS);
             }
         }
+    }
+
+    /// Whether the thread has said, and not taken back, that it blocks inside its poll.
+    pub(super) fn is_in_place(&self, seat: SeatId) -> bool {
+        self.seen[seat.index()].in_place
     }
 
     /// The count of polls at this tick.

@@ -84,6 +84,11 @@ impl Local {
         self.seat.activity.set_place(place);
     }
 
+    /// Whether the thread has said that it blocks inside its poll ([`Core::begin_in_place`](crate::Core::begin_in_place)).
+    pub fn is_in_place(&self) -> bool {
+        self.place() == Place::InPlace
+    }
+
     /// The callback that the thread is in, if it is in one.
     pub fn callback(&self) -> Option<Callback> {
         match self.place() {

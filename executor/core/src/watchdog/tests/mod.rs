@@ -2,6 +2,7 @@
 
 mod calls;
 mod hogs;
+mod in_place;
 mod kicks;
 mod sleep;
 mod stall;

@@ -254,7 +254,8 @@ impl World {
         SEATED.with_borrow(|all| all.get(&seat).is_some_and(|seated| seated.parked))
     }
 
-    fn has_to_run(self, seat: usize) -> bool {
+    /// Whether the worker in this seat is not parked, or has been unparked.
+    pub(super) fn has_to_run(self, seat: usize) -> bool {
         !self.is_parked(seat) || lock(&self.core.machine.unparked).contains(&seat)
     }
 
