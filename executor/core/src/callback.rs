@@ -8,6 +8,7 @@ use std::fmt;
 pub enum Callback {
     Name,
     StallTimeout,
+    Accounting,
     Init,
     Exit,
     SelectWorker,
@@ -22,9 +23,10 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 12] = [
+    pub(crate) const ALL: [Callback; 13] = [
         Callback::Name,
         Callback::StallTimeout,
+        Callback::Accounting,
         Callback::Init,
         Callback::Exit,
         Callback::SelectWorker,
@@ -43,6 +45,7 @@ impl fmt::Display for Callback {
         f.write_str(match self {
             Callback::Name => "name",
             Callback::StallTimeout => "stall_timeout",
+            Callback::Accounting => "accounting",
             Callback::Init => "init",
             Callback::Exit => "exit",
             Callback::SelectWorker => "select_worker",

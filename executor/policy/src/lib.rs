@@ -76,5 +76,5 @@ pub use attributes::{Attributes, WorkerMask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
-pub use policy::{BoxPolicy, DequeueReason, InitError, Policy, Stopped};
+pub use policy::{Accounting, BoxPolicy, DequeueReason, InitError, Policy, Stopped};
 pub use task::{EnqueueReason, TaskView};

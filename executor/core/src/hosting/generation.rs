@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber};
+use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
@@ -17,6 +17,7 @@ pub(crate) struct Generation {
     pub(crate) name: String,
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
+    pub(crate) accounting: Accounting,
     pub(crate) census: Census,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
@@ -35,6 +36,7 @@ impl Generation {
         callbacks: Box<dyn Callbacks>,
         seats: usize,
         stall_after_ns: u64,
+        accounting: Accounting,
     ) -> Self {
         Generation {
             number,
@@ -42,6 +44,7 @@ impl Generation {
             name,
             callbacks,
             dsqs: DsqTable::new(),
+            accounting,
             census: Census::new(seats, stall_after_ns),
             stall_after_ns,
             swept: Mutex::default(),
