@@ -7,6 +7,7 @@ use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
+use crate::hosting::early::EarlyVtimes;
 use crate::queue::DsqTable;
 
 /// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
@@ -17,6 +18,7 @@ pub(crate) struct Generation {
     pub(crate) name: String,
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
+    pub(crate) early_vtimes: EarlyVtimes,
     pub(crate) accounting: Accounting,
     pub(crate) census: Census,
     /// How long a task may wait in its hands.
@@ -44,6 +46,7 @@ impl Generation {
             name,
             callbacks,
             dsqs: DsqTable::new(),
+            early_vtimes: EarlyVtimes::default(),
             accounting,
             census: Census::new(seats, stall_after_ns),
             stall_after_ns,
