@@ -431,6 +431,13 @@ impl HostApi for Spy<'_> {
         }
         done
     }
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        let done = self.host.insert_vtime(task, dsq, vtime);
+        if done {
+            self.verdict.set(Some(dsq));
+        }
+        done
+    }
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
         self.host.move_to_local(from, at_most)
     }
@@ -458,11 +465,17 @@ impl HostApi for Spy<'_> {
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
         self.host.create_dsq(number)
     }
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.host.create_vtime_dsq(number)
+    }
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
         self.host.destroy_dsq(dsq)
     }
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         self.host.dsq_len(dsq)
+    }
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.host.first_vtime(dsq)
     }
     fn now(&self) -> Duration {
         self.host.now()

@@ -9,6 +9,7 @@ pub enum Callback {
     Name,
     StallTimeout,
     Slice,
+    Accounting,
     Init,
     Exit,
     SelectWorker,
@@ -24,10 +25,11 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 14] = [
+    pub(crate) const ALL: [Callback; 15] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Slice,
+        Callback::Accounting,
         Callback::Init,
         Callback::Exit,
         Callback::SelectWorker,
@@ -48,6 +50,7 @@ impl fmt::Display for Callback {
             Callback::Name => "name",
             Callback::StallTimeout => "stall_timeout",
             Callback::Slice => "slice",
+            Callback::Accounting => "accounting",
             Callback::Init => "init",
             Callback::Exit => "exit",
             Callback::SelectWorker => "select_worker",

@@ -42,8 +42,10 @@ pub struct Insert {
     pub task: TaskId,
     /// Into which DSQ.
     pub dsq: DsqId,
-    /// At which end.
+    /// At which end; [`Position::Tail`] for an insert with a vtime.
     pub at: Position,
+    /// At which vtime, if it was [`Host::insert_vtime`].
+    pub vtime: Option<u64>,
 }
 
 /// A host without a runtime. See the [module](self).
@@ -61,8 +63,31 @@ pub struct FakeHost {
     timers: RefCell<BTreeMap<WorkerId, Duration>>,
     idle: RefCell<BTreeSet<WorkerId>>,
     local: RefCell<VecDeque<TaskId>>,
-    custom: RefCell<BTreeMap<u32, VecDeque<TaskId>>>,
+    custom: RefCell<BTreeMap<u32, Custom>>,
     ended: RefCell<Option<ExitInfo>>,
+}
+
+#[derive(Debug)]
+enum Custom {
+    Fifo(VecDeque<TaskId>),
+    /// In order.
+    Vtime(VecDeque<(u64, TaskId)>),
+}
+
+impl Custom {
+    fn len(&self) -> usize {
+        match self {
+            Custom::Fifo(tasks) => tasks.len(),
+            Custom::Vtime(tasks) => tasks.len(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<TaskId> {
+        match self {
+            Custom::Fifo(tasks) => tasks.pop_front(),
+            Custom::Vtime(tasks) => tasks.pop_front().map(|(_, task)| task),
+        }
+    }
 }
 
 /// A task that exists only for a test, from [`FakeHost::task`].
@@ -239,6 +264,23 @@ impl FakeHost {
         self.ended.borrow().clone()
     }
 
+    fn wrong(&self, message: &str) {
+        self.end(ExitKind::Error, 0, message);
+    }
+
+    fn create(&self, number: u32, empty: Custom) -> Result<DsqId, DsqError> {
+        let dsq = DsqId::Custom(number);
+        if number > DsqId::MAX_CUSTOM {
+            return Err(DsqError::OutOfRange(dsq));
+        }
+        let mut custom = self.custom.borrow_mut();
+        if custom.contains_key(&number) {
+            return Err(DsqError::Exists(dsq));
+        }
+        custom.insert(number, empty);
+        Ok(dsq)
+    }
+
     fn end(&self, kind: ExitKind, code: u64, message: &str) {
         let mut info = ExitInfo::new(kind, "fake", Generation::new(1)).with_message(message);
         info.code = code;
@@ -253,22 +295,55 @@ fn push(queue: &mut VecDeque<TaskId>, task: TaskId, at: Position) {
     }
 }
 
+fn refused(fake: &FakeHost, dsq: DsqId, why: &str) -> bool {
+    fake.wrong(&format!("insert_vtime: DSQ {dsq} {why}"));
+    false
+}
+
 impl HostApi for FakeHost {
     fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
-        self.inserts.borrow_mut().push(Insert { task, dsq, at });
+        self.inserts.borrow_mut().push(Insert {
+            task,
+            dsq,
+            at,
+            vtime: None,
+        });
         match dsq {
             DsqId::Local => push(&mut self.local.borrow_mut(), task, at),
             DsqId::Custom(number) => match self.custom.borrow_mut().get_mut(&number) {
-                Some(queue) => push(queue, task, at),
-                None => self.end(
-                    ExitKind::Error,
-                    0,
-                    &format!("insert: DSQ {dsq} does not exist"),
-                ),
+                Some(Custom::Fifo(queue)) => push(queue, task, at),
+                Some(Custom::Vtime(_)) => {
+                    self.wrong(&format!("insert: DSQ {dsq} is ordered by vtime"));
+                }
+                None => self.wrong(&format!("insert: DSQ {dsq} does not exist")),
             },
             _ => {}
         }
         true
+    }
+
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        self.inserts.borrow_mut().push(Insert {
+            task,
+            dsq,
+            at: Position::Tail,
+            vtime: Some(vtime),
+        });
+        let mut custom = self.custom.borrow_mut();
+        let queue = match dsq {
+            DsqId::Custom(number) => custom.get_mut(&number),
+            _ => return refused(self, dsq, "is a FIFO"),
+        };
+        match queue {
+            Some(Custom::Vtime(queue)) => {
+                let later = |(other, _): &(u64, TaskId)| other.wrapping_sub(vtime) as i64 > 0;
+                let index = queue.iter().position(later).unwrap_or(queue.len());
+                queue.insert(index, (vtime, task));
+                true
+            }
+            Some(Custom::Fifo(_)) => refused(self, dsq, "is a FIFO"),
+            None => refused(self, dsq, "does not exist"),
+        }
     }
 
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
@@ -277,15 +352,12 @@ impl HostApi for FakeHost {
         };
         let mut custom = self.custom.borrow_mut();
         let Some(queue) = custom.get_mut(&number) else {
-            self.end(
-                ExitKind::Error,
-                0,
-                &format!("move_to_local: DSQ {from} does not exist"),
-            );
+            self.wrong(&format!("move_to_local: DSQ {from} does not exist"));
             return 0;
         };
         let moved = at_most.min(queue.len());
-        self.local.borrow_mut().extend(queue.drain(..moved));
+        let tasks = (0..moved).filter_map(|_| queue.pop());
+        self.local.borrow_mut().extend(tasks);
         moved
     }
 
@@ -330,16 +402,11 @@ impl HostApi for FakeHost {
     }
 
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
-        let dsq = DsqId::Custom(number);
-        if number > DsqId::MAX_CUSTOM {
-            return Err(DsqError::OutOfRange(dsq));
-        }
-        let mut custom = self.custom.borrow_mut();
-        if custom.contains_key(&number) {
-            return Err(DsqError::Exists(dsq));
-        }
-        custom.insert(number, VecDeque::new());
-        Ok(dsq)
+        self.create(number, Custom::Fifo(VecDeque::new()))
+    }
+
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.create(number, Custom::Vtime(VecDeque::new()))
     }
 
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
@@ -347,7 +414,7 @@ impl HostApi for FakeHost {
             return Err(DsqError::OutOfRange(dsq));
         };
         let mut custom = self.custom.borrow_mut();
-        match custom.get(&number).map(VecDeque::len) {
+        match custom.get(&number).map(Custom::len) {
             None => return Err(DsqError::Unknown(dsq)),
             Some(0) => custom.remove(&number),
             Some(waiting) => return Err(DsqError::NotEmpty(dsq, waiting)),
@@ -357,9 +424,19 @@ impl HostApi for FakeHost {
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         match dsq {
-            DsqId::Custom(number) => self.custom.borrow().get(&number).map(VecDeque::len),
+            DsqId::Custom(number) => self.custom.borrow().get(&number).map(Custom::len),
             DsqId::Local => Some(self.local.borrow().len()),
             _ => Some(0),
+        }
+    }
+
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        let DsqId::Custom(number) = dsq else {
+            return None;
+        };
+        match self.custom.borrow().get(&number)? {
+            Custom::Vtime(queue) => queue.front().map(|(vtime, _)| *vtime),
+            Custom::Fifo(_) => None,
         }
     }
 

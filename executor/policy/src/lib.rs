@@ -50,7 +50,7 @@
 //! |---|---|---|
 //! | [`DsqId::Local`], [`DsqId::LocalOn`] | that worker, before it looks anywhere else | FIFO, head inserts first |
 //! | [`DsqId::Global`] | every worker by itself, after its local DSQ and before `dispatch`, up to 16 at once | the same |
-//! | [`DsqId::Custom`] | nobody, until the policy moves from it in `dispatch` | the same |
+//! | [`DsqId::Custom`] | nobody, until the policy moves from it in `dispatch` | the same, or [by vtime](Host::create_vtime_dsq) |
 //!
 //! A task in a custom DSQ, or kept by the policy as an id, is *in the policy's custody*. A task in a local or the
 //! global DSQ is not: it will run whatever the policy does next.
@@ -77,6 +77,6 @@ pub use attributes::{Attributes, WorkerMask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
-pub use policy::{BoxPolicy, DequeueReason, InitError, Policy, Stopped};
+pub use policy::{Accounting, BoxPolicy, DequeueReason, InitError, Policy, Stopped};
 pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};

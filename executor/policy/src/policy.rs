@@ -28,6 +28,27 @@ pub enum Stopped {
     Finished,
 }
 
+/// Whether and how polls are timed for [`TaskView::ran`].
+///
+/// ```
+/// assert_eq!(polity_policy::Accounting::default(), polity_policy::Accounting::None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Accounting {
+    /// Not at all: `ran` is zero, and costs nothing.
+    #[default]
+    None,
+    /// By the runtime's tick, for one load per poll: a poll in which the tick moved is charged how far it moved (5 ms on
+    /// most machines), any other nothing. Right on average over hundreds of milliseconds, whatever the length of the polls;
+    /// says nothing about one poll. As the kernel accounts by timer tick. Not for a runtime without a watchdog (a
+    /// simulation's choice): there `ran` stays zero.
+    Coarse,
+    /// By the clock, read before and after each poll: about 50 ns. It is time by the wall clock, so what the operating
+    /// system takes from a thread in the middle of a poll counts too.
+    Exact,
+}
+
 /// Why a task left the policy's custody, for [`Policy::dequeue`].
 ///
 /// ```
@@ -152,6 +173,24 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     fn slice(&self) -> Slice {
         Slice::POLL
+    }
+
+    /// Whether polls are to be timed, for [`TaskView::ran`]. Asked once per load, on the thread that loads, before `init`.
+    /// `None`, the default, reads no clock.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn accounting(&self) -> Accounting {
+    ///     Accounting::Exact
+    /// }
+    /// # }
+    /// # assert_eq!(Mine.accounting(), Accounting::Exact);
+    /// ```
+    fn accounting(&self) -> Accounting {
+        Accounting::None
     }
 
     /// Called once per load, last of all, on a thread of its own, when no worker is inside the policy any more.
@@ -310,7 +349,8 @@ pub trait Policy: Send + Sync + 'static {
     #[inline]
     fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {}
 
-    /// The poll is over; `stopped` says what the task does next.
+    /// The poll is over; `stopped` says what the task does next, [`TaskView::ran`] how long it took, if
+    /// [`accounting`](Policy::accounting) asked for that.
     ///
     /// ```
     /// # use polity_policy::*;
@@ -406,6 +446,9 @@ impl Policy for BoxPolicy {
     }
     fn slice(&self) -> Slice {
         self.0.slice()
+    }
+    fn accounting(&self) -> Accounting {
+        self.0.accounting()
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.0.init(host)

@@ -1,5 +1,7 @@
 //! What a policy sees of a task.
 
+use std::time::Duration;
+
 use crate::{Attributes, TaskId, WorkerId};
 
 /// Why a task is offered to `select_worker` and `enqueue`.
@@ -36,6 +38,7 @@ pub struct TaskView<'a> {
     attributes: &'a Attributes,
     last_worker: WorkerId,
     reason: EnqueueReason,
+    ran: Duration,
 }
 
 impl<'a> TaskView<'a> {
@@ -61,6 +64,7 @@ impl<'a> TaskView<'a> {
             attributes,
             last_worker,
             reason,
+            ran: Duration::ZERO,
         }
     }
 
@@ -77,6 +81,31 @@ impl<'a> TaskView<'a> {
     pub const fn with_tag(mut self, tag: u64) -> Self {
         self.tag = tag;
         self
+    }
+
+    /// The same after a poll that took so long. Core's, for `stopping`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view();
+    /// assert_eq!(view.with_ran(Duration::from_micros(7)).ran(), Duration::from_micros(7));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_ran(mut self, ran: Duration) -> Self {
+        self.ran = ran;
+        self
+    }
+
+    /// In `stopping`, how long the poll took that has just ended, as [`Policy::accounting`](crate::Policy::accounting) has
+    /// asked for; zero if it asked for nothing. Zero in other callbacks.
+    ///
+    /// ```
+    /// assert!(polity_policy::fake::FakeHost::new(1).task(3).view().ran().is_zero());
+    /// ```
+    #[inline]
+    pub const fn ran(&self) -> Duration {
+        self.ran
     }
 
     /// The token by which the policy may speak of the task later.

@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polity_policy::{
-    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
+    Accounting, EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy,
+    WorkerId,
 };
 
 use crate::callback::Callback;
@@ -38,7 +39,7 @@ pub enum LoadRefused {
     },
     /// The policy's own stall timeout is not from 10 ms to 30 s.
     StallTimeout(Duration),
-    /// `name`, `stall_timeout` or `init` panicked.
+    /// `name`, `stall_timeout`, `accounting` or `init` panicked.
     Panicked {
         /// Which of them.
         callback: Callback,
@@ -308,12 +309,14 @@ impl<M: Machine> Core<M> {
             Some(timeout) => return Err(LoadRefused::StallTimeout(timeout)),
         };
         let slice = ask(Callback::Slice, || policy.slice())?;
+        let accounting = ask(Callback::Accounting, || policy.accounting())?;
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
         Ok(Terms {
             tag,
             name,
             stall_after_ns,
             slice,
+            accounting,
         })
     }
 

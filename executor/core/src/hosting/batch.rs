@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
 
+use crate::queue::Rank;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::Token;
@@ -19,7 +20,7 @@ pub(crate) struct Offered {
     pub(crate) newly_runnable: bool,
     /// What `select_worker` chose, or the last worker.
     pub(crate) selected: Cell<WorkerId>,
-    pub(crate) verdict: Cell<Option<(DsqId, Position)>>,
+    pub(crate) verdict: Cell<Option<(DsqId, Rank)>>,
 }
 
 /// A task that `dispatch` has claimed, and where it goes when the callback has returned.

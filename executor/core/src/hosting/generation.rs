@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber, Slice};
+use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber, Slice};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
+use crate::hosting::early::EarlyVtimes;
 use crate::hosting::timers::Timers;
 use crate::queue::DsqTable;
 
@@ -18,6 +19,8 @@ pub(crate) struct Generation {
     pub(crate) name: String,
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
+    pub(crate) early_vtimes: EarlyVtimes,
+    pub(crate) accounting: Accounting,
     pub(crate) census: Census,
     pub(crate) timers: Timers,
     pub(crate) slice: Slice,
@@ -43,6 +46,7 @@ impl Generation {
             name,
             stall_after_ns,
             slice,
+            accounting,
         } = terms;
         Generation {
             number,
@@ -51,6 +55,8 @@ impl Generation {
             slice,
             callbacks,
             dsqs: DsqTable::new(),
+            early_vtimes: EarlyVtimes::default(),
+            accounting,
             census: Census::new(seats, stall_after_ns),
             timers: Timers::new(workers),
             stall_after_ns,
@@ -115,6 +121,7 @@ pub(crate) struct Terms {
     pub(crate) name: String,
     pub(crate) stall_after_ns: u64,
     pub(crate) slice: Slice,
+    pub(crate) accounting: Accounting,
 }
 
 /// How many tasks a dump shows one by one.

@@ -7,6 +7,7 @@
 //! | `published.rs` | which generation is current, and the race between a swap and a worker |
 //! | `generation.rs` | one load: name, tag, custom DSQs, the first exit info |
 //! | `batch.rs` | what is being offered, and the verdicts |
+//! | `early.rs` | the vtimes of claims on tasks that are still being offered |
 //! | `census.rs` | how many tasks it has, by age |
 //! | `timers.rs` | when it wants to be called |
 //! | `call.rs` | the only door to a policy |
@@ -15,6 +16,7 @@
 pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod census;
+pub(crate) mod early;
 pub(crate) mod generation;
 pub(crate) mod host;
 pub(crate) mod published;

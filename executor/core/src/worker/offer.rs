@@ -9,7 +9,7 @@ use crate::hosting::Generation;
 use crate::hosting::batch::{Departed, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
-use crate::queue::Taking;
+use crate::queue::{Rank, Taking};
 use crate::seat::BATCH;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
@@ -187,7 +187,10 @@ impl<M: Machine> Worker<M> {
                         shared += 1;
                     }
                     Err((token, DsqId::Custom(number), at)) => {
-                        self.put_into_custom(generation, token, number, at);
+                        let sequence = header.custody.load().sequence();
+                        let vtime = generation.early_vtimes.recall(header.slot(), sequence);
+                        let rank = vtime.map_or(Rank::End(at), Rank::Vtime);
+                        self.put_into_custom(generation, token, number, rank);
                     }
                     Err((token, dsq, at)) => {
                         // `dequeue` follows, which may get stuck.
@@ -195,21 +198,21 @@ impl<M: Machine> Worker<M> {
                         self.host_call(generation).note_claimed(token, dsq, at)
                     }
                 },
-                Some((DsqId::Custom(number), at)) => {
+                Some((DsqId::Custom(number), rank)) => {
                     shared += 1;
-                    self.put_into_custom(generation, offered.token, number, at);
+                    self.put_into_custom(generation, offered.token, number, rank);
                 }
-                Some((DsqId::Global, Position::Tail)) => {
+                Some((DsqId::Global, Rank::End(Position::Tail))) => {
                     shared += 1;
                     global.push(offered.token.into_entry(Resting::Global));
                 }
-                Some((DsqId::Global, Position::Head)) => {
+                Some((DsqId::Global, Rank::End(Position::Head))) => {
                     shared += 1;
                     self.core
                         .push_global([offered.token.into_entry(Resting::Global)], Position::Head);
                     self.core.wake_for(header, self.local.id);
                 }
-                Some((dsq, at)) => {
+                Some((dsq, rank)) => {
                     let worker = if let DsqId::LocalOn(worker) = dsq {
                         worker
                     } else {
@@ -217,9 +220,14 @@ impl<M: Machine> Worker<M> {
                     };
                     let worker = self.host_call(generation).allowed_worker(header, worker);
                     let entry = offered.token.into_entry(Resting::Local(worker));
-                    if worker == self.local.id && at == Position::Tail {
+                    if worker == self.local.id && rank == Rank::End(Position::Tail) {
                         own_local.push(entry);
                     } else {
+                        let at = match rank {
+                            Rank::End(at) => at,
+                            // Refused when it was said.
+                            Rank::Vtime(_) => Position::Tail,
+                        };
                         self.core.push_local(&self.local, worker, entry, at);
                     }
                 }
@@ -267,12 +275,12 @@ impl<M: Machine> Worker<M> {
         generation: &Arc<Generation>,
         token: Token,
         number: u32,
-        at: Position,
+        rank: Rank,
     ) {
         let header = token.header();
         let mut token = Some(token);
-        if let Some(fifo) = generation.dsqs.get(number) {
-            fifo.push_with(at, || {
+        if let Some(dsq) = generation.dsqs.get(number) {
+            dsq.push_with(rank, || {
                 token
                     .take()
                     .map(|token| token.queue(generation.tag, number))

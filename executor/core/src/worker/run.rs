@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
+use std::time::Duration;
 
-use polity_policy::{EnqueueReason, Slice, Stopped};
+use polity_policy::{Accounting, EnqueueReason, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -28,6 +29,9 @@ enum Met {
     /// The callback that told it never returned, as far as others can tell.
     Revoked,
 }
+
+/// A tick that is older is from before the watchdog went to sleep.
+const STALE_TICK_NS: u64 = 50_000_000;
 
 impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
@@ -162,9 +166,12 @@ impl<M: Machine> Worker<M> {
         if has_slices {
             self.begin_slice(generation.slice);
         }
+        let accounting = generation.accounting;
+        let began = self.accounts_from(accounting);
         let done = self.poll(&mut token);
+        let ran = self.ran(accounting, began);
         let goes_on = has_slices && self.end_slice();
-        view = header.view();
+        view = header.view().with_ran(ran);
         let stopped = match done {
             true => Stopped::Finished,
             false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
@@ -195,6 +202,44 @@ impl<M: Machine> Worker<M> {
                 self.core.push_runnable(&self.local, token);
             }
         }
+    }
+
+    /// When the poll that follows begins, by the clock that its policy wants it measured with.
+    #[inline]
+    fn accounts_from(&self, accounting: Accounting) -> u64 {
+        match accounting {
+            Accounting::Exact => self.core.machine.now(),
+            Accounting::Coarse => {
+                // Ordering: Relaxed; a coarse stamp.
+                let tick = self.core.tick.load(Ordering::Relaxed);
+                let now = self.local.now.get();
+                // The first poll after an idle time is not charged for the time in which the watchdog slept.
+                let slept = now.saturating_sub(tick) > STALE_TICK_NS;
+                if slept { now } else { tick }
+            }
+            _ => 0,
+        }
+    }
+
+    /// How long the poll took that has just ended.
+    ///
+    /// Rejected for `Coarse`: the worker's own clock, which is read every so many polls. Whoever is polled last before a
+    /// reading would pay for all; that measures how often a task is polled, not for how long. A tick hits long polls
+    /// more often than short ones, in proportion.
+    #[inline]
+    fn ran(&self, accounting: Accounting, began: u64) -> Duration {
+        let ended = match accounting {
+            Accounting::Exact => {
+                let now = self.core.machine.now();
+                // Since it was read.
+                self.local.now.set(now);
+                now
+            }
+            // Ordering: Relaxed; a coarse stamp.
+            Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
+            _ => return Duration::ZERO,
+        };
+        Duration::from_nanos(ended.saturating_sub(began))
     }
 
     /// To the tail: it had its turn.
