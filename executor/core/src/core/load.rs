@@ -12,8 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polity_policy::{
-    Accounting, EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy,
-    WorkerId,
+    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
 };
 
 use crate::callback::Callback;
