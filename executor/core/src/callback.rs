@@ -10,6 +10,8 @@ pub enum Callback {
     StallTimeout,
     Init,
     Exit,
+    InitTask,
+    ExitTask,
     SelectWorker,
     Enqueue,
     Dequeue,
@@ -22,11 +24,13 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 12] = [
+    pub(crate) const ALL: [Callback; 14] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Init,
         Callback::Exit,
+        Callback::InitTask,
+        Callback::ExitTask,
         Callback::SelectWorker,
         Callback::Enqueue,
         Callback::Dequeue,
@@ -45,6 +49,8 @@ impl fmt::Display for Callback {
             Callback::StallTimeout => "stall_timeout",
             Callback::Init => "init",
             Callback::Exit => "exit",
+            Callback::InitTask => "init_task",
+            Callback::ExitTask => "exit_task",
             Callback::SelectWorker => "select_worker",
             Callback::Enqueue => "enqueue",
             Callback::Dequeue => "dequeue",

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use polity_policy::{ExitInfo, Generation as GenerationNumber};
 
-use crate::hosting::call::Callbacks;
+use crate::hosting::adapter::Callbacks;
 use crate::hosting::census::Census;
 use crate::queue::DsqTable;
 

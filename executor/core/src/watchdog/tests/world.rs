@@ -379,6 +379,8 @@ impl Script {
 }
 
 impl Policy for Script {
+    type Task = ();
+
     fn name(&self) -> &str {
         "script"
     }
