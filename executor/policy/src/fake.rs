@@ -74,6 +74,7 @@ pub struct FakeHost {
 pub struct FakeTask {
     id: TaskId,
     attributes: Attributes,
+    deadline: Option<Duration>,
     reason: EnqueueReason,
 }
 
@@ -100,6 +101,30 @@ impl FakeTask {
         self
     }
 
+    /// The same in a group.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(1).group(2).view().group(), 2);
+    /// ```
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.attributes = self.attributes.group(group);
+        self
+    }
+
+    /// The same with a deadline, on the host's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let task = polity_policy::fake::FakeHost::new(1).task(1).deadline(Duration::from_secs(1));
+    /// assert_eq!(task.view().deadline(), Some(Duration::from_secs(1)));
+    /// ```
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// The same, offered for another reason than a wake.
     ///
     /// ```
@@ -120,7 +145,11 @@ impl FakeTask {
     /// ```
     pub fn view(self) -> TaskView<'static> {
         let attributes = Box::leak(Box::new(self.attributes));
-        TaskView::new(self.id, attributes, WorkerId::new(0), self.reason)
+        let view = TaskView::new(self.id, attributes, WorkerId::new(0), self.reason);
+        match self.deadline {
+            Some(deadline) => view.with_deadline(deadline),
+            None => view,
+        }
     }
 }
 
@@ -161,6 +190,7 @@ impl FakeHost {
         FakeTask {
             id: TaskId::from_parts(slot, 1),
             attributes: Attributes::new(),
+            deadline: None,
             reason: EnqueueReason::Wake,
         }
     }

@@ -6,12 +6,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `attributes.rs` | what a task is given: set, or inherited |
 //! | `spawn.rs` | from a future to a token in a queue |
 //! | `wake.rs` | from a token to a queue and an unparked worker |
 //! | `load.rs` | load, swap, unload, sweep |
 //! | `seats.rs` | who sits where: stand-ins, convictions, and what a convicted thread had in its hands |
 //! | `close.rs` | the end: every task is dropped on a worker |
 
+mod attributes;
 mod close;
 mod load;
 mod seats;
@@ -24,10 +26,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
+pub use attributes::{Scope, SpawnError};
 pub use load::{LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS};
 pub use seats::Cause;
 pub(crate) use seats::Instead;
-pub use spawn::SpawnError;
 
 use crate::hosting::published::Published;
 use crate::hosting::{Generation, LoadedPolicy, Tags};
