@@ -37,7 +37,7 @@
 //!
 //! let runtime = polity::Runtime::new()?;
 //! runtime.load(TaggedFirst).unwrap();
-//! assert_eq!(runtime.policy().unwrap().name, "tagged_first");
+//! assert_eq!(runtime.policy_status().unwrap().name, "tagged_first");
 //! let info = runtime.unload().unwrap();
 //! assert_eq!(info.kind, ExitKind::Unload);
 //! # Ok::<(), polity::BuildError>(())
@@ -66,6 +66,7 @@ mod handle;
 mod machine;
 mod panics;
 mod pin;
+mod policy_ref;
 mod report;
 mod runtime;
 mod signals;
@@ -83,9 +84,9 @@ pub use polity_core::{
     AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
-    Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WorkerId,
-    WorkerMask, fake,
+    Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
+    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView,
+    WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;
@@ -94,6 +95,7 @@ pub use crate::context::EnterGuard;
 pub use crate::error::{BuildError, LoadError, TryCurrentError};
 pub use crate::handle::{Handle, PolicyStatus};
 pub use crate::pin::Pin;
+pub use crate::policy_ref::PolicyRef;
 pub use crate::runtime::Runtime;
 pub use crate::signals::Signals;
 pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};

@@ -10,6 +10,7 @@ mod dump;
 mod join;
 mod panics;
 mod policy_life;
+mod policy_ref;
 mod runtime;
 mod scheduling;
 mod spares;

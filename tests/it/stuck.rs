@@ -193,7 +193,7 @@ impl Scene {
         Mixed::start(runtime, 3).finish();
         assert!(record.enqueues.load(Ordering::SeqCst) > 0);
         record.check();
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         assert_eq!(self.trigger.stuck(), self.calls, "they are stuck still");
     }
 
@@ -440,7 +440,7 @@ fn a_load_that_is_pending_when_all_threads_get_stuck_is_completed() {
         }
         drop(finish);
         let generation = load.join().unwrap().unwrap();
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         Mixed::start(&runtime, 2).finish();
         assert!(record.enqueues.load(Ordering::SeqCst) > 0);
         record.check();
@@ -586,7 +586,7 @@ fn time_to_eject(runtime: &Runtime, wait: impl Fn() + Send + Sync + 'static) -> 
     let generation = runtime.load(policy).unwrap();
     let task = runtime.spawn(async {});
     let begun = receive("the call", &begun);
-    wait_until("it is ejected", || runtime.policy().is_none());
+    wait_until("it is ejected", || runtime.policy_status().is_none());
     let took = now() - begun;
     wait_for("the task that was at hand", task).unwrap();
     assert_eq!(exit_of(runtime, generation).kind, ExitKind::StuckCallback);

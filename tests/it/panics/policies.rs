@@ -32,7 +32,7 @@ fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {
     let generation = runtime.load(policy).unwrap();
     let churn = Churn::start(runtime);
     let info = exit_of(runtime, generation);
-    assert!(runtime.policy().is_none());
+    assert!(runtime.policy_status().is_none());
     churn.finish();
     check_every_worker_works(runtime);
     info
@@ -309,7 +309,7 @@ fn a_panic_ejects_within_a_millisecond() {
             });
             let generation = runtime.load(policy).unwrap();
             let handle = runtime.handle().clone();
-            let task = runtime.spawn(async move { (now(), handle.policy().is_none()) });
+            let task = runtime.spawn(async move { (now(), handle.policy_status().is_none()) });
             let (polled, is_ejected) = wait_for("the task", task).unwrap();
             let Some(begun) = *lock(&begun) else {
                 // The worker was between its look at the policy and its look for work when the load came.
@@ -348,6 +348,6 @@ fn a_policy_may_catch_its_own_panic() {
         wait_until("it has caught one", || caught.load(Ordering::SeqCst));
         churn.finish();
         assert!(runtime.exit_info(generation).is_none());
-        assert!(runtime.policy().is_some());
+        assert!(runtime.policy_status().is_some());
     });
 }

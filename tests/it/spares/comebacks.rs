@@ -39,7 +39,7 @@ fn a_callback_that_returns_at_the_moment_of_its_conviction_costs_neither_a_task_
             let stuck = AtomicBool::new(false);
             let policy = Script::new("late").dispatch(move |_, _, _| {
                 if !stuck.swap(true, Ordering::SeqCst) {
-                    while handle.policy().is_some() {}
+                    while handle.policy_status().is_some() {}
                     let until = now() + Duration::from_micros(delay);
                     while now() < until {}
                 }
