@@ -426,6 +426,11 @@ fn says(callback: Callback, say: Say) -> Script {
             on_task(host, task);
             task.last_worker()
         }),
+        Callback::InitTask => script.init_task(move |host, task| {
+            on_task(host, task);
+            Ok(())
+        }),
+        Callback::ExitTask => script.exit_task(on_task),
         Callback::Enqueue => script.enqueue(on_task),
         Callback::Runnable => script.runnable(on_task),
         Callback::Running => script.running(on_task),
@@ -442,7 +447,9 @@ fn says(callback: Callback, say: Say) -> Script {
     }
 }
 
-const ON_WORKERS: [Callback; 8] = [
+const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
     Callback::SelectWorker,
     Callback::Enqueue,
     Callback::Dequeue,

@@ -205,6 +205,8 @@ fn a_runtime_can_be_dropped_while_the_watchdogs_own_thread_is_stuck_in_a_policy(
 fn the_call_that_was_stuck_is_the_last_one() {
     within(|| {
         for callback in [
+            Callback::InitTask,
+            Callback::ExitTask,
             Callback::Runnable,
             Callback::SelectWorker,
             Callback::Enqueue,
