@@ -37,7 +37,7 @@
 //!
 //! let runtime = polity::Runtime::new()?;
 //! runtime.load(TaggedFirst).unwrap();
-//! assert_eq!(runtime.policy().unwrap().name, "tagged_first");
+//! assert_eq!(runtime.policy_status().unwrap().name, "tagged_first");
 //! let info = runtime.unload().unwrap();
 //! assert_eq!(info.kind, ExitKind::Unload);
 //! # Ok::<(), polity::BuildError>(())
@@ -68,6 +68,7 @@ mod join_set;
 mod machine;
 mod panics;
 mod pin;
+mod policy_ref;
 mod report;
 mod runtime;
 mod scope;
@@ -87,9 +88,9 @@ pub use polity_core::{
     AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
-    Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId, TaskView,
-    WorkerId, WorkerMask, fake,
+    Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
+    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
+    TaskView, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;
@@ -100,6 +101,7 @@ pub use crate::handle::{Handle, PolicyStatus};
 pub use crate::in_place::block_in_place;
 pub use crate::join_set::JoinSet;
 pub use crate::pin::Pin;
+pub use crate::policy_ref::PolicyRef;
 pub use crate::runtime::Runtime;
 pub use crate::scope::{With, with};
 pub use crate::signals::Signals;

@@ -14,6 +14,7 @@ mod join_set;
 mod macros;
 mod panics;
 mod policy_life;
+mod policy_ref;
 mod runtime;
 mod scheduling;
 mod slices;
