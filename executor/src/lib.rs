@@ -25,6 +25,7 @@
 //! struct TaggedFirst;
 //!
 //! impl Policy for TaggedFirst {
+//!     type Task = ();
 //!     fn name(&self) -> &str {
 //!         "tagged_first"
 //!     }

@@ -156,6 +156,8 @@ impl Faulty {
 }
 
 impl Policy for Faulty {
+    type Task = ();
+
     fn name(&self) -> &str {
         "faulty"
     }

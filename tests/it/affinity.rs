@@ -56,6 +56,8 @@ fn worker_k_of_a_mask_is_worker_k_of_the_host() {
     check(3, |runtime| {
         struct Compare(Arc<Mutex<Vec<(u64, WorkerId)>>>);
         impl Policy for Compare {
+            type Task = ();
+
             fn name(&self) -> &str {
                 "compare"
             }
@@ -293,6 +295,8 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
 fn a_policy_cannot_place_a_task_where_it_may_not_run() {
     struct AllOnZero;
     impl Policy for AllOnZero {
+        type Task = ();
+
         fn name(&self) -> &str {
             "all_on_zero"
         }

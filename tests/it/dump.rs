@@ -19,6 +19,8 @@ const CUSTOM: u32 = 7;
 struct Sorter;
 
 impl Policy for Sorter {
+    type Task = ();
+
     fn name(&self) -> &str {
         "sorter"
     }
@@ -402,6 +404,8 @@ impl Wrong {
 }
 
 impl Policy for Wrong {
+    type Task = ();
+
     fn name(&self) -> &str {
         "wrong"
     }

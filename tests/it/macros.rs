@@ -11,6 +11,8 @@ use polity_tests::within;
 struct Refuses;
 
 impl Policy for Refuses {
+    type Task = ();
+
     fn name(&self) -> &str {
         "refuses"
     }

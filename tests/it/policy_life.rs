@@ -656,6 +656,8 @@ fn loads_from_many_threads_at_once_are_made_one_after_the_other() {
 struct Named(String);
 
 impl Policy for Named {
+    type Task = ();
+
     fn name(&self) -> &str {
         assert_ne!(self.0, "panics", "no name, as ordered");
         &self.0

@@ -46,6 +46,8 @@ fn sliced(slice: Slice) -> (Sliced, Arc<Counts>) {
 }
 
 impl Policy for Sliced {
+    type Task = ();
+
     fn name(&self) -> &str {
         "sliced"
     }
@@ -208,6 +210,8 @@ fn a_policy_whose_infinite_slices_starve_a_task_is_ejected() {
         struct Hasty(Sliced);
 
         impl Policy for Hasty {
+            type Task = ();
+
             fn name(&self) -> &str {
                 "hasty"
             }

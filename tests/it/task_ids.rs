@@ -110,6 +110,8 @@ impl Asks {
 }
 
 impl Policy for Asks {
+    type Task = ();
+
     fn name(&self) -> &str {
         "asks"
     }

@@ -175,6 +175,8 @@ fn aborts_that_race_with_wakes_and_polls_drop_each_future_once() {
 struct Shelf;
 
 impl Policy for Shelf {
+    type Task = ();
+
     fn name(&self) -> &str {
         "shelf"
     }
@@ -442,6 +444,8 @@ fn an_affinity_that_names_no_worker_is_refused() {
 fn a_policy_reads_the_attributes_of_a_task() {
     struct Reader(std::sync::mpsc::Sender<(Option<String>, u32, u64)>);
     impl Policy for Reader {
+        type Task = ();
+
         fn name(&self) -> &str {
             "reader"
         }

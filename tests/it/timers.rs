@@ -38,6 +38,8 @@ impl Clock {
 }
 
 impl Policy for Clock {
+    type Task = ();
+
     fn name(&self) -> &str {
         "clock"
     }
@@ -172,6 +174,8 @@ fn a_dispatch_follows() {
     }
 
     impl Policy for Delays {
+        type Task = ();
+
         fn name(&self) -> &str {
             "delays"
         }

@@ -151,12 +151,16 @@ impl Script {
 struct Defaults;
 
 impl Policy for Defaults {
+    type Task = ();
+
     fn name(&self) -> &str {
         "defaults"
     }
 }
 
 impl Policy for Script {
+    type Task = ();
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -263,6 +267,8 @@ impl Keeper {
 const KEEPERS_DSQ: DsqId = DsqId::Custom(7);
 
 impl Policy for Keeper {
+    type Task = ();
+
     fn name(&self) -> &str {
         "keeper"
     }
@@ -501,6 +507,8 @@ impl<P: Policy> Recorder<P> {
 }
 
 impl<P: Policy> Policy for Recorder<P> {
+    type Task = P::Task;
+
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -518,7 +526,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.exit(info);
     }
 
-    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
+    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>) -> WorkerId {
         let _inside = self.record.enter(host);
         let fresh = matches!(task.reason(), EnqueueReason::Spawn | EnqueueReason::Wake);
         self.record.with(task.id(), "select_worker", |known| {
@@ -535,7 +543,7 @@ impl<P: Policy> Policy for Recorder<P> {
         worker
     }
 
-    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>) {
         let _inside = self.record.enter(host);
         self.record.enqueues.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "enqueue", |known| {
@@ -549,7 +557,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.judged(task.id(), spy.verdict.get());
     }
 
-    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
+    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>, reason: DequeueReason) {
         let _inside = self.record.enter(host);
         self.record.dequeues.fetch_add(1, Ordering::Relaxed);
         if reason == DequeueReason::Cancelled {
@@ -561,7 +569,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.dequeue(host, task, reason);
     }
 
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_, P::Task>>) {
         let _inside = self.record.enter(host);
         if host.worker() != Some(worker) {
             self.record.violation("dispatch for another worker");
@@ -574,7 +582,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.dispatch(host, worker, prev);
     }
 
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>) {
         let _inside = self.record.enter(host);
         self.record.with(task.id(), "runnable", |known| {
             let due = !known.runnable && !known.finished && !known.stopped && !known.custody;
@@ -585,7 +593,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.runnable(host, task);
     }
 
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>) {
         let _inside = self.record.enter(host);
         self.record.runs.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "running", |known| {
@@ -597,7 +605,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.running(host, task);
     }
 
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>, stopped: Stopped) {
         let _inside = self.record.enter(host);
         self.record.with(task.id(), "stopping", |known| {
             let due = known.runnable && known.running && !known.custody;
@@ -612,7 +620,7 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.stopping(host, task, stopped);
     }
 
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, P::Task>) {
         let _inside = self.record.enter(host);
         self.record.quiescents.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "quiescent", |known| {

@@ -26,6 +26,8 @@ use crate::trial;
 struct Hanging(Sender<()>);
 
 impl Policy for Hanging {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hanging"
     }
@@ -41,6 +43,8 @@ impl Policy for Hanging {
 struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }

@@ -41,6 +41,8 @@ struct Notes {
 }
 
 impl Policy for Ledger {
+    type Task = ();
+
     fn name(&self) -> &str {
         "ledger"
     }

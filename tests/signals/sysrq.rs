@@ -24,6 +24,8 @@ use crate::process::{PART, Process, Setup, say};
 struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }
@@ -34,6 +36,8 @@ impl Policy for Hoarder {
 struct Hanging;
 
 impl Policy for Hanging {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hanging"
     }
@@ -49,6 +53,8 @@ impl Policy for Hanging {
 struct Stuck;
 
 impl Policy for Stuck {
+    type Task = ();
+
     fn name(&self) -> &str {
         "stuck"
     }

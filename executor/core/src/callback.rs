@@ -12,6 +12,8 @@ pub enum Callback {
     Accounting,
     Init,
     Exit,
+    InitTask,
+    ExitTask,
     SelectWorker,
     Enqueue,
     Dequeue,
@@ -25,13 +27,15 @@ pub enum Callback {
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 15] = [
+    pub(crate) const ALL: [Callback; 17] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Slice,
         Callback::Accounting,
         Callback::Init,
         Callback::Exit,
+        Callback::InitTask,
+        Callback::ExitTask,
         Callback::SelectWorker,
         Callback::Enqueue,
         Callback::Dequeue,
@@ -53,6 +57,8 @@ impl fmt::Display for Callback {
             Callback::Accounting => "accounting",
             Callback::Init => "init",
             Callback::Exit => "exit",
+            Callback::InitTask => "init_task",
+            Callback::ExitTask => "exit_task",
             Callback::SelectWorker => "select_worker",
             Callback::Enqueue => "enqueue",
             Callback::Dequeue => "dequeue",

@@ -9,6 +9,7 @@
 //!
 //! struct Empty;
 //! impl Policy for Empty {
+//!     type Task = ();
 //!     fn name(&self) -> &str {
 //!         "empty"
 //!     }
@@ -147,6 +148,16 @@ impl FakeTask {
     pub fn view(self) -> TaskView<'static> {
         let attributes = Box::leak(Box::new(self.attributes));
         TaskView::new(self.id, attributes, WorkerId::new(0), self.reason)
+    }
+
+    /// The same for a policy that keeps data for each task. A runtime calls [`Policy::init_task`](crate::Policy::init_task)
+    /// for the data; a test may do so, too.
+    ///
+    /// ```
+    /// assert_eq!(*polity_policy::fake::FakeHost::new(1).task(1).view_with(&5).data(), 5);
+    /// ```
+    pub fn view_with<T>(self, data: &T) -> TaskView<'_, T> {
+        self.view().with_data(data)
     }
 }
 

@@ -284,8 +284,8 @@ impl<'a> Host<'a> {
     /// assert_eq!(claimed, Some(polity_policy::WorkerId::new(1)));
     /// ```
     #[inline]
-    pub fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId> {
-        self.api.claim_idle_worker(task)
+    pub fn claim_idle_worker<T>(&self, task: &TaskView<'_, T>) -> Option<WorkerId> {
+        self.api.claim_idle_worker(&task.with_data(&()))
     }
 
     /// Creates the custom FIFO DSQ `number`, usually in `init`. It goes with the policy.

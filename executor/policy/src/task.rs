@@ -1,5 +1,6 @@
 //! What a policy sees of a task.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::{Attributes, TaskId, WorkerId};
@@ -25,20 +26,23 @@ pub enum EnqueueReason {
 
 /// A task, as it is shown to a callback: a copy of what is known, valid for the length of the call.
 ///
+/// `T` is [`Policy::Task`](crate::Policy::Task), what the policy keeps for each task; a policy that keeps nothing writes
+/// `TaskView<'_>`.
+///
 /// ```
 /// use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
 /// let attributes = Attributes::new().name("ping");
 /// let view = TaskView::new(TaskId::from_parts(3, 1), &attributes, WorkerId::new(0), EnqueueReason::Wake);
 /// assert_eq!(view.name(), Some("ping"));
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct TaskView<'a> {
+pub struct TaskView<'a, T = ()> {
     id: TaskId,
     tag: u64,
     attributes: &'a Attributes,
     last_worker: WorkerId,
     reason: EnqueueReason,
     ran: Duration,
+    data: &'a T,
 }
 
 impl<'a> TaskView<'a> {
@@ -65,7 +69,49 @@ impl<'a> TaskView<'a> {
             last_worker,
             reason,
             ran: Duration::ZERO,
+            data: &(),
         }
+    }
+}
+
+impl<'a, T> TaskView<'a, T> {
+    /// The same task with what a policy keeps for it.
+    ///
+    /// ```
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view();
+    /// assert_eq!(*view.with_data(&7).data(), 7);
+    /// ```
+    #[inline]
+    pub const fn with_data<'b, U>(&self, data: &'b U) -> TaskView<'b, U>
+    where
+        'a: 'b,
+    {
+        TaskView {
+            id: self.id,
+            tag: self.tag,
+            attributes: self.attributes,
+            last_worker: self.last_worker,
+            reason: self.reason,
+            ran: self.ran,
+            data,
+        }
+    }
+
+    /// What this policy keeps for the task: the value that [`Policy::init_task`](crate::Policy::init_task) returned for it.
+    /// Shared by every callback about the task, on whatever worker, so a value that changes is an atomic, or behind a lock.
+    /// The calls for one task never overlap, but for one that did not return in time and whose policy was ejected for it.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// let polls = AtomicU32::new(0);
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view_with(&polls);
+    /// view.data().fetch_add(1, Ordering::Relaxed);
+    /// assert_eq!(polls.into_inner(), 1);
+    /// ```
+    #[inline]
+    pub const fn data(&self) -> &'a T {
+        self.data
     }
 
     /// The same with another tag: core keeps the tag apart from the shared attributes.
@@ -191,5 +237,26 @@ impl<'a> TaskView<'a> {
     #[inline]
     pub const fn attributes(&self) -> &'a Attributes {
         self.attributes
+    }
+}
+
+// Not derived: a derive would ask the same of `T`.
+impl<T> Clone for TaskView<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for TaskView<'_, T> {}
+
+impl<T> fmt::Debug for TaskView<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskView")
+            .field("id", &self.id)
+            .field("tag", &self.tag)
+            .field("attributes", &self.attributes)
+            .field("last_worker", &self.last_worker)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,8 @@ use crate::workload::{
 struct OnlyAName;
 
 impl Policy for OnlyAName {
+    type Task = ();
+
     fn name(&self) -> &str {
         "only_a_name"
     }

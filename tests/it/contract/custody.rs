@@ -117,6 +117,8 @@ struct Keeps {
 }
 
 impl Policy for Keeps {
+    type Task = ();
+
     fn name(&self) -> &str {
         "keeps"
     }

@@ -79,6 +79,8 @@ impl Bad {
 }
 
 impl Policy for Bad {
+    type Task = ();
+
     fn name(&self) -> &str {
         (self.name)()
     }

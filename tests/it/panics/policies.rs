@@ -88,6 +88,8 @@ impl PanicsAt {
 }
 
 impl Policy for PanicsAt {
+    type Task = ();
+
     fn name(&self) -> &str {
         "panics_at"
     }

@@ -247,6 +247,8 @@ impl Shared {
 }
 
 impl Policy for Trap {
+    type Task = ();
+
     fn name(&self) -> &str {
         "trap"
     }

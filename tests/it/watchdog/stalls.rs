@@ -24,6 +24,8 @@ struct Timed {
 }
 
 impl Policy for Timed {
+    type Task = ();
+
     fn name(&self) -> &str {
         "timed"
     }
@@ -255,6 +257,8 @@ fn a_stall_timeout_out_of_range_refuses_the_load_and_says_the_range() {
 fn a_panic_in_stall_timeout_is_a_refused_load() {
     struct Panics;
     impl Policy for Panics {
+        type Task = ();
+
         fn name(&self) -> &str {
             "panics"
         }

@@ -12,14 +12,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polity_policy::{
-    Accounting, EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy,
-    WorkerId,
+    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
 };
 
 use crate::callback::Callback;
 use crate::core::Core;
 use crate::dump;
-use crate::hosting::call::Adapter;
+use crate::hosting::adapter::Adapter;
 use crate::hosting::host::InitHost;
 use crate::hosting::{Generation, LoadedPolicy, SHOWN, Terms, panic_text};
 use crate::machine::Machine;
@@ -228,15 +227,15 @@ impl<M: Machine> Retired<M> {
         quiet
     }
 
-    /// Runs `exit` and the policy's drop. Foreign code: call it when quiet, on a thread that may be lost. Returns what a
-    /// panic in either said.
+    /// Runs `exit`, the drops of what the policy keeps for tasks, and the policy's own, unless a typed handle holds it. Foreign
+    /// code: call it when quiet, on a thread that may be lost. Returns what panics in them said.
     pub fn finish(self) -> Option<String> {
         // What a worker moved into custody after the first sweep, it took back itself; this is the second look that
         // makes that certain before the tag is given to another generation.
         self.sweep();
         let info = self.generation.exit_info();
         let tag = self.generation.tag;
-        let generation = self.generation;
+        let mut generation = self.generation;
         self.core.forget(&generation);
         // The watchdog may be looking at it right now. The last reference must be ours: the drop is foreign code.
         while Arc::strong_count(&generation) > 1 {
@@ -247,16 +246,18 @@ impl<M: Machine> Retired<M> {
                 generation.callbacks.exit(&info);
             }
         }));
+        // Before the policy, which comes first in the life of everything that is kept here. Nobody else has it, so this is `Some`.
+        let data = Arc::get_mut(&mut generation).and_then(|it| it.callbacks.drop_task_data());
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(generation)));
         self.core.tags.give_back(tag);
         // Neither payload is dropped: that may panic too.
-        let texts = [exit, dropped].map(|result| {
+        let [exit, dropped] = [exit, dropped].map(|result| {
             let payload = result.err()?;
             let text = panic_text(&*payload);
             std::mem::forget(payload);
             Some(text)
         });
-        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        let texts: Vec<String> = [exit, data, dropped].into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join(", and "))
     }
 }
@@ -287,7 +288,14 @@ impl<M: Machine> Core<M> {
         // Ordering: Relaxed; only uniqueness counts.
         let number =
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
-        let callbacks = Box::new(Adapter(policy));
+        // Where nothing is kept for tasks, this asks for the default once, which is foreign code.
+        let callbacks = match ask(Callback::InitTask, || Box::new(Adapter::new(policy))) {
+            Ok(callbacks) => callbacks,
+            Err(refused) => {
+                self.tags.give_back(terms.tag);
+                return Err(refused);
+            }
+        };
         let seats = self.seats.len();
         let generation = Generation::new(number, terms, callbacks, self.worker_count(), seats);
         Ok(PendingLoad {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber, Slice};
 
-use crate::hosting::call::Callbacks;
+use crate::hosting::adapter::Callbacks;
 use crate::hosting::census::Census;
 use crate::hosting::early::EarlyVtimes;
 use crate::hosting::timers::Timers;

@@ -46,14 +46,14 @@ impl<M: Machine> HostCall<'_, M> {
 
     fn task_at_hand(&self) -> Option<TaskId> {
         match self.callback() {
-            Callback::Runnable | Callback::SelectWorker | Callback::Enqueue => self
-                .notes
-                .batch
-                .get(self.notes.at_hand.get())
-                .map(|offered| offered.view.id()),
-            Callback::Running | Callback::Stopping | Callback::Quiescent => {
-                self.local.current_task()
-            }
+            Callback::InitTask
+            | Callback::ExitTask
+            | Callback::Runnable
+            | Callback::SelectWorker
+            | Callback::Enqueue
+            | Callback::Running
+            | Callback::Stopping
+            | Callback::Quiescent => self.local.current_task(),
             _ => None,
         }
     }

@@ -33,12 +33,12 @@ pub(crate) struct Header {
     /// When it became runnable, in nanoseconds of the machine's clock; coarse. For the order of a sweep.
     runnable_at: AtomicU64,
     attributes: AtomicU32,
-    /// The generation that was told `runnable` and not yet `quiescent`; 0 for none.
+    /// The generation that has met the task, by `init_task`, and not yet parted from it; 0 for none.
     seen_by: AtomicU32,
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    /// `RESTRICTED`, `COUNTED`, `OWES_DEQUEUE`.
+    /// `RESTRICTED`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`.
     flags: AtomicU8,
 }
 
@@ -48,6 +48,8 @@ const RESTRICTED: u8 = 1;
 const COUNTED: u8 = 2;
 /// A bypass has taken it out of custody, and its policy has not been told.
 const OWES_DEQUEUE: u8 = 4;
+/// The generation that `seen_by` names was told `runnable`, and not yet `quiescent`.
+const TOLD: u8 = 8;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
@@ -216,15 +218,40 @@ impl Header {
         self.reason.load(Ordering::Relaxed) == LEFT_CUSTODY
     }
 
-    /// The generation that was told `runnable` and not yet `quiescent`.
+    /// The generation that has met the task, and not yet parted from it; 0 for none.
     #[inline]
     pub(crate) fn seen_by(&self) -> u32 {
         self.seen_by.load(Ordering::Relaxed)
     }
 
-    #[inline]
-    pub(crate) fn set_seen_by(&self, generation: u32) {
+    /// For the token holder: this generation meets the task, and has been told nothing yet.
+    pub(crate) fn note_met(&self, generation: u32) {
         self.seen_by.store(generation, Ordering::Relaxed);
+        self.note_quiescent();
+    }
+
+    /// For the token holder: nobody is told of this task any more.
+    #[inline]
+    pub(crate) fn note_parted(&self) {
+        self.seen_by.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `generation` knows the task as runnable.
+    #[inline]
+    pub(crate) fn is_told_runnable(&self, generation: u32) -> bool {
+        self.seen_by() == generation && self.flags() & TOLD != 0
+    }
+
+    /// For the token holder: the generation that has met the task is told that it is runnable.
+    #[inline]
+    pub(crate) fn note_told_runnable(&self) {
+        self.flags.store(self.flags() | TOLD, Ordering::Relaxed);
+    }
+
+    /// For the token holder: the generation that has met the task is told that it is not runnable any more.
+    #[inline]
+    pub(crate) fn note_quiescent(&self) {
+        self.flags.store(self.flags() & !TOLD, Ordering::Relaxed);
     }
 
     /// What a policy is shown.

@@ -28,6 +28,9 @@ pub(crate) mod attributes;
 #[allow(unsafe_code)] // the cell is erased, and shared between the worker and the join handle
 pub(crate) mod cell;
 #[cfg(not(polity_loom))]
+#[allow(unsafe_code)] // places of a table that the door shares between threads
+pub(crate) mod data;
+#[cfg(not(polity_loom))]
 pub(crate) mod entry;
 #[cfg(not(polity_loom))]
 #[allow(unsafe_code)] // a raw pointer to the cell and one to the core lie in the header

@@ -19,8 +19,8 @@ use std::sync::{Mutex, PoisonError};
 use super::header::Header;
 use super::location::LocationCell;
 
-const FIRST_CHUNK: u32 = 1024;
-const CHUNK_COUNT: usize = 21;
+pub(super) const FIRST_CHUNK: u32 = 1024;
+pub(super) const CHUNK_COUNT: usize = 21;
 const BATCH: usize = 64;
 
 static CHUNKS: [AtomicPtr<Header>; CHUNK_COUNT] =
@@ -29,8 +29,9 @@ static CHUNKS: [AtomicPtr<Header>; CHUNK_COUNT] =
 static FRESH: AtomicU32 = AtomicU32::new(1);
 static FREE: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
 
+/// Chunk and offset of a slot.
 #[inline]
-fn locate(slot: u32) -> (usize, usize) {
+pub(super) fn locate(slot: u32) -> (usize, usize) {
     let nth = (slot / FIRST_CHUNK + 1).ilog2();
     (
         nth as usize,
@@ -109,6 +110,12 @@ fn grow_for(slot: u32) {
     }
     // Ordering: Release pairs with the Acquire in `get`.
     place.store(base.cast(), Ordering::Release);
+}
+
+/// One more than the last slot that was ever handed out. A sample.
+pub(super) fn handed_out() -> u32 {
+    // Ordering: Relaxed; who asks comes after whoever told it of a slot.
+    FRESH.load(Ordering::Relaxed)
 }
 
 /// Every slot that was ever handed out, for walks.

@@ -6,7 +6,7 @@ use polity_policy::{DequeueReason, DsqId, EnqueueReason, ExitKind, Position};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
-use crate::hosting::batch::{Departed, Offered};
+use crate::hosting::batch::{Departed, News, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::{Rank, Taking};
@@ -110,25 +110,32 @@ impl<M: Machine> Worker<M> {
                 .extend([token.into_entry(Resting::Local(worker))]);
         }
         let number = generation.number.number();
-        let newly_runnable = header.seen_by() != number;
-        if header.take_owes_dequeue() && !newly_runnable {
+        let news = match () {
+            () if header.is_told_runnable(number) => News::None,
+            () if header.seen_by() == number => News::Runnable,
+            () => News::Met,
+        };
+        if header.take_owes_dequeue() && news == News::None {
             self.notes.departed.get_mut().push(Departed {
                 view: header.view(),
                 reason: DequeueReason::Bypass,
             });
         }
-        if newly_runnable {
+        if news == News::Met {
             if self.core.published.epoch() != self.epoch {
                 // Perhaps the task is known to a newer generation, which this worker does not follow yet.
                 self.notes.unfit.push(token.into_entry(Resting::Ingress));
                 return;
             }
-            header.set_seen_by(number);
+            header.note_met(number);
+        }
+        if news != News::None {
+            header.note_told_runnable();
             if header.reason() == EnqueueReason::StillRunnable {
                 header.set_reason(EnqueueReason::Inherited);
             }
         }
-        self.enter_census(generation, header, newly_runnable);
+        self.enter_census(generation, header, news);
         token.note_offered(generation.tag);
         if WATCHED {
             self.seat
@@ -139,7 +146,7 @@ impl<M: Machine> Worker<M> {
         self.notes.batch.push(Offered {
             token,
             view,
-            newly_runnable,
+            news,
             selected,
             verdict: None.into(),
         });
@@ -147,12 +154,12 @@ impl<M: Machine> Worker<M> {
 
     /// From now on the policy has the task, and its wait counts: with the whole batch, in `offer`.
     #[inline]
-    fn enter_census(&self, generation: &Generation, header: &Header, newly_runnable: bool) {
+    fn enter_census(&self, generation: &Generation, header: &Header, news: News) {
         if !WATCHED {
             return;
         }
         let seat = self.local.seat_id;
-        if header.take_counted() && !newly_runnable {
+        if header.take_counted() && news == News::None {
             // It comes back without having been polled: after a bypass.
             generation.census.leave(seat, header.runnable_at());
         }

@@ -14,6 +14,7 @@ use polity_policy::{Accounting, EnqueueReason, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
+use crate::hosting::batch::News;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::task::header::Header;
@@ -56,11 +57,11 @@ impl<M: Machine> Worker<M> {
     fn run_live(&mut self, token: Token, seen: Seen) {
         let header = token.header();
         match self.generation.take() {
-            None => self.run_built_in(token, seen),
+            None => self.run_built_in(None, token, seen),
             Some(generation) => {
                 match self.introduce(&generation, header) {
                     Met::Known => self.run_told(&generation, token, seen),
-                    Met::Unknown => self.run_built_in(token, seen),
+                    Met::Unknown => self.run_built_in(Some(&generation), token, seen),
                     Met::Revoked => {}
                 }
                 self.generation = Some(generation);
@@ -90,7 +91,7 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn introduce(&mut self, generation: &Arc<Generation>, header: &'static Header) -> Met {
         let number = generation.number.number();
-        if header.seen_by() == number && !header.take_owes_dequeue() {
+        if header.is_told_runnable(number) && !header.take_owes_dequeue() {
             return Met::Known;
         }
         self.introduce_in_bypass(generation, header)
@@ -103,13 +104,19 @@ impl<M: Machine> Worker<M> {
         header: &'static Header,
     ) -> Met {
         let number = generation.number.number();
-        let verdict = if header.seen_by() == number {
+        let verdict = if header.is_told_runnable(number) {
             let view = header.view();
             self.host_call(generation).tell_bypassed(&view)
         } else if self.bypassed && self.core.published.epoch() == self.epoch {
             header.take_owes_dequeue();
-            header.set_seen_by(number);
-            self.host_call(generation).tell_runnable(&header.view())
+            let mut news = News::Runnable;
+            if header.seen_by() != number {
+                header.note_met(number);
+                news = News::Met;
+            }
+            header.note_told_runnable();
+            self.host_call(generation)
+                .tell_runnable(&header.view(), news)
         } else {
             return Met::Unknown;
         };
@@ -147,8 +154,13 @@ impl<M: Machine> Worker<M> {
     }
 
     #[inline]
-    fn run_built_in(&mut self, mut token: Token, seen: Seen) {
+    fn run_built_in(&mut self, generation: Option<&Arc<Generation>>, mut token: Token, seen: Seen) {
         if self.poll(&mut token) {
+            if let Some(generation) = generation
+                && self.part(generation, token.header()) == Verdict::Revoked
+            {
+                return self.forfeit();
+            }
             self.finish(token);
         } else if let Some(token) = token.end_poll(seen) {
             self.requeue(token);
@@ -180,8 +192,10 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
             return self.forfeit();
         }
-        if stopped != Stopped::StillRunnable {
-            header.set_seen_by(0);
+        match stopped {
+            Stopped::StillRunnable => {}
+            Stopped::Waiting => header.note_quiescent(),
+            Stopped::Finished => header.note_parted(),
         }
         if done {
             return self.finish(token);
@@ -276,28 +290,36 @@ impl<M: Machine> Worker<M> {
     fn drop_aborted(&mut self, token: Token) {
         let header = token.header();
         if let Some(generation) = self.generation.take() {
-            if header.seen_by() == generation.number.number() {
-                let owes = header.take_owes_dequeue();
-                if owes
-                    && self.host_call(&generation).tell_bypassed(&header.view()) == Verdict::Revoked
-                {
-                    self.generation = Some(generation);
-                    return self.forfeit();
-                }
-                let verdict = self
-                    .host_call(&generation)
-                    .tell_cancelled(&header.view(), header.left_custody_by_abort());
-                if verdict == Verdict::Revoked {
-                    self.generation = Some(generation);
-                    return self.forfeit();
-                }
-            }
+            let verdict = self.tell_of_abort(&generation, header);
             self.generation = Some(generation);
+            if verdict == Verdict::Revoked {
+                return self.forfeit();
+            }
         }
         self.stats.completed += 1;
         self.seat.activity.begin_poll();
         let slot = token.cancel();
         self.seat.activity.end_poll();
         self.local.slots.borrow_mut().give(slot);
+    }
+
+    fn tell_of_abort(&self, generation: &Arc<Generation>, header: &'static Header) -> Verdict {
+        if !header.is_told_runnable(generation.number.number()) {
+            return self.part(generation, header);
+        }
+        let host_call = self.host_call(generation);
+        if header.take_owes_dequeue() && host_call.tell_bypassed(&header.view()) == Verdict::Revoked
+        {
+            return Verdict::Revoked;
+        }
+        host_call.tell_cancelled(&header.view(), header.left_custody_by_abort())
+    }
+
+    /// The task ends without having been known as runnable: the policy hears of it if it has met it.
+    fn part(&self, generation: &Arc<Generation>, header: &'static Header) -> Verdict {
+        if header.seen_by() != generation.number.number() {
+            return Verdict::Stands;
+        }
+        self.host_call(generation).tell_parted(&header.view())
     }
 }

@@ -380,6 +380,8 @@ impl Script {
 }
 
 impl Policy for Script {
+    type Task = ();
+
     fn name(&self) -> &str {
         "script"
     }
