@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use polity_core::{Core, JoinHandle, SpawnError};
+use polity_core::{Core, JoinHandle, Local, SpawnError};
 use polity_policy::Attributes;
 
 use crate::context;
@@ -171,10 +171,11 @@ impl Future for YieldIfDue {
         if self.asked {
             return Poll::Ready(());
         }
-        self.asked = true;
-        if !context::core().is_some_and(Core::ends_slice) {
+        let early = tls::with_local(|local| local.is_none_or(Local::counts_down));
+        if early || !context::core().is_some_and(Core::ends_slice) {
             return Poll::Ready(());
         }
+        self.asked = true;
         context.waker().wake_by_ref();
         Poll::Pending
     }

@@ -4,7 +4,7 @@
 //! task that is still runnable, has not yielded and has time left is polled again before the policy is asked. Its stamp is
 //! that of each poll, so what waits behind it on this worker is overtaken by it, as the watchdog sees it.
 //!
-//! **Within a poll**: `is_due` is asked by the task. It reads the clock now and then: the first time in a poll, and then
+//! **Within a poll**: the task asks. That reads the clock now and then: the first time in a poll, and then
 //! as often as it takes to be right within [`ASK_EVERY_NS`]. In between it counts down. Rejected: a flag that somebody else
 //! sets. The watchdog looks every 5 ms, which is coarser than most slices; a timer signal per worker costs more than it
 //! tells.
@@ -19,9 +19,9 @@ use crate::machine::Machine;
 use crate::seat::Seat;
 use crate::worker::Worker;
 
-/// For `is_due` where no policy has said how long.
+/// Where no policy has said how long.
 const DEFAULT_NS: u64 = 1_000_000;
-/// How old the answer of `is_due` may be.
+/// How old an answer may be.
 const ASK_EVERY_NS: u64 = 20_000;
 /// Questions between two readings of the clock, at most: 2 ns each.
 const MOST_QUESTIONS: u32 = 4096;
@@ -74,19 +74,19 @@ impl Slice {
         self.began.set(0);
     }
 
-    /// Whether the task that is being polled has used its slice up. About 2 ns if not.
+    /// Whether it is too early to read the clock for this question.
     #[inline]
-    pub(crate) fn is_due(&self, seat: &Seat, now: impl FnOnce() -> u64) -> bool {
+    pub(super) fn counts_down(&self, seat: &Seat) -> bool {
         let left = self.left.get();
-        if left > 0 && self.poll.get() == seat.activity.polls() {
+        let early = left > 0 && self.poll.get() == seat.activity.polls();
+        if early {
             self.left.set(left - 1);
-            return false;
         }
-        self.ask_the_clock(seat, now())
+        early
     }
 
-    #[cold]
-    fn ask_the_clock(&self, seat: &Seat, now: u64) -> bool {
+    /// Whether the task that is being polled has used its slice up by `now`.
+    pub(crate) fn is_over(&self, seat: &Seat, now: u64) -> bool {
         let poll = seat.activity.polls();
         let since = self.read_at.replace(now);
         let is_another_poll = self.poll.replace(poll) != poll;
