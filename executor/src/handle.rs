@@ -161,7 +161,8 @@ impl Handle {
         self.tokio().block_on(future)
     }
 
-    /// Spawns a task. It runs also if the handle is dropped.
+    /// Spawns a task. It runs also if the handle is dropped. A task of the same runtime that calls this hands down its
+    /// [`Attributes`]; from outside, and from other runtimes, nothing is inherited.
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -171,10 +172,10 @@ impl Handle {
         self.core().spawn(Location::caller(), future)
     }
 
-    /// Spawns a task with attributes, for policies to read.
+    /// Spawns a task with attributes, for policies to read. What they do not set is inherited: see [`Attributes`].
     ///
     /// # Errors
-    /// If the weight is not in 1..=10,000 or the affinity mask names no worker of this runtime.
+    /// If the weight is not in 1..=10,000, the affinity mask names no worker of this runtime, or the deadline has passed.
     #[track_caller]
     pub fn spawn_with<F>(
         &self,

@@ -70,6 +70,7 @@ mod panics;
 mod pin;
 mod report;
 mod runtime;
+mod scope;
 mod signals;
 mod spares;
 mod spawn;
@@ -100,6 +101,7 @@ pub use crate::in_place::block_in_place;
 pub use crate::join_set::JoinSet;
 pub use crate::pin::Pin;
 pub use crate::runtime::Runtime;
+pub use crate::scope::{With, with};
 pub use crate::signals::Signals;
 pub use crate::spawn::{
     YieldIfDue, YieldNow, spawn, spawn_blocking, spawn_with, yield_if_due, yield_now,

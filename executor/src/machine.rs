@@ -19,8 +19,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, PanicNote, Park, SeatId, Worker};
+use polity_core::{Local, Machine, PanicNote, Park, Scope, SeatId, Worker};
 
+use crate::context;
 use crate::control::Request;
 use crate::driver::{self, Budget, Driver, Parked, Recovered};
 use crate::panics;
@@ -203,6 +204,15 @@ impl Parker {
 impl Machine for RealMachine {
     fn now(&self) -> u64 {
         now().duration_since(self.started).as_nanos() as u64
+    }
+
+    fn at(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started).as_nanos() as u64
+    }
+
+    #[inline]
+    fn open_scope(&self) -> Option<Scope> {
+        context::open_scope()
     }
 
     fn unpark(&self, seat: SeatId) {

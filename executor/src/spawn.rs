@@ -23,7 +23,8 @@ fn current_core() -> &'static Core<RealMachine> {
     }
 }
 
-/// Spawns a task on the current runtime. It runs also if the handle is dropped.
+/// Spawns a task on the current runtime. It runs also if the handle is dropped. It inherits the [`Attributes`] of the task
+/// that spawns it, or of the innermost [`with`](crate::with()).
 ///
 /// # Panics
 /// Outside a runtime: see [`Handle::current`].
@@ -44,10 +45,10 @@ where
     current_core().spawn(Location::caller(), future)
 }
 
-/// Spawns a task with attributes on the current runtime.
+/// Spawns a task with attributes on the current runtime. What they do not set is inherited: see [`Attributes`].
 ///
 /// # Errors
-/// If the weight is not in 1..=10,000 or the affinity mask names no worker of this runtime.
+/// If the weight is not in 1..=10,000, the affinity mask names no worker of this runtime, or the deadline has passed.
 ///
 /// # Panics
 /// Outside a runtime: see [`Handle::current`].

@@ -266,7 +266,9 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
                     for n in 0..40 {
                         let body = async {};
                         if n % 2 == 0 {
-                            tasks.push((true, polity::spawn(noted(&note_free, body))));
+                            let free = noted(&note_free, body);
+                            let free = polity::spawn_with(Attributes::detached(), free);
+                            tasks.push((true, free.unwrap()));
                         } else {
                             let body = noted(&note_stays, body);
                             tasks.push((false, polity::spawn_with(only([0]), body).unwrap()));

@@ -1,6 +1,7 @@
 //! What a program may rely on, tested from outside, on the real machine.
 
 mod affinity;
+mod attributes;
 mod audit;
 mod bad_input;
 mod block_in_place;

@@ -427,11 +427,12 @@ fn an_affinity_that_names_no_worker_is_refused() {
         for workers in [vec![], vec![2], vec![2, 64, u16::MAX]] {
             let mask: WorkerMask = workers.into_iter().map(WorkerId::new).collect();
             let error = runtime
-                .spawn_with(Attributes::new().affinity(mask), async {})
+                .spawn_with(Attributes::new().affinity(mask.clone()), async {})
                 .unwrap_err();
-            assert_eq!(error, SpawnError::Affinity { workers: 2 });
             let text = error.to_string();
             assert!(text.contains("affinity") && text.contains('2'), "{text}");
+            assert!(text.contains(&mask.to_string()), "{text}");
+            assert_eq!(error, SpawnError::Affinity { mask, workers: 2 });
         }
         // One that exists is enough.
         let mask = WorkerMask::from_iter([WorkerId::new(1), WorkerId::new(500)]);

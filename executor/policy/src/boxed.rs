@@ -107,6 +107,7 @@ trait Erased: Send + Sync {
     fn stall_timeout(&self) -> Option<Duration>;
     fn slice(&self) -> Slice;
     fn accounting(&self) -> Accounting;
+    fn timer(&self, host: &Host<'_>, worker: WorkerId);
     fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
     fn exit(&self, info: &ExitInfo);
     fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<BoxTask, InitError>;
@@ -119,7 +120,6 @@ trait Erased: Send + Sync {
     fn running(&self, host: &Host<'_>, task: &Boxed<'_>);
     fn stopping(&self, host: &Host<'_>, task: &Boxed<'_>, stopped: Stopped);
     fn quiescent(&self, host: &Host<'_>, task: &Boxed<'_>);
-    fn timer(&self, host: &Host<'_>, worker: WorkerId);
 }
 
 type Boxed<'a> = TaskView<'a, BoxTask>;
@@ -160,6 +160,9 @@ impl<P: Policy> Erased for P {
     }
     fn accounting(&self) -> Accounting {
         Policy::accounting(self)
+    }
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+        Policy::timer(self, host, worker);
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         Policy::init(self, host)
@@ -205,9 +208,6 @@ impl<P: Policy> Erased for P {
     fn quiescent(&self, host: &Host<'_>, task: &Boxed<'_>) {
         open(task, |task| Policy::quiescent(self, host, task));
     }
-    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
-        Policy::timer(self, host, worker);
-    }
 }
 
 impl Policy for BoxPolicy {
@@ -224,6 +224,9 @@ impl Policy for BoxPolicy {
     }
     fn accounting(&self) -> Accounting {
         self.0.accounting()
+    }
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+        self.0.timer(host, worker);
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.0.init(host)
@@ -260,8 +263,5 @@ impl Policy for BoxPolicy {
     }
     fn quiescent(&self, host: &Host<'_>, task: &Boxed<'_>) {
         self.0.quiescent(host, task);
-    }
-    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
-        self.0.timer(host, worker);
     }
 }

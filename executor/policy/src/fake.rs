@@ -101,6 +101,7 @@ impl Custom {
 pub struct FakeTask {
     id: TaskId,
     attributes: Attributes,
+    deadline: Option<Duration>,
     reason: EnqueueReason,
 }
 
@@ -127,6 +128,30 @@ impl FakeTask {
         self
     }
 
+    /// The same in a group.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(1).group(2).view().group(), 2);
+    /// ```
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.attributes = self.attributes.group(group);
+        self
+    }
+
+    /// The same with a deadline, on the host's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let task = polity_policy::fake::FakeHost::new(1).task(1).deadline(Duration::from_secs(1));
+    /// assert_eq!(task.view().deadline(), Some(Duration::from_secs(1)));
+    /// ```
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// The same, offered for another reason than a wake.
     ///
     /// ```
@@ -147,7 +172,11 @@ impl FakeTask {
     /// ```
     pub fn view(self) -> TaskView<'static> {
         let attributes = Box::leak(Box::new(self.attributes));
-        TaskView::new(self.id, attributes, WorkerId::new(0), self.reason)
+        let view = TaskView::new(self.id, attributes, WorkerId::new(0), self.reason);
+        match self.deadline {
+            Some(deadline) => view.with_deadline(deadline),
+            None => view,
+        }
     }
 
     /// The same for a policy that keeps data for each task. A runtime calls [`Policy::init_task`](crate::Policy::init_task)
@@ -199,6 +228,7 @@ impl FakeHost {
         FakeTask {
             id: TaskId::from_parts(slot, 1),
             attributes: Attributes::new(),
+            deadline: None,
             reason: EnqueueReason::Wake,
         }
     }

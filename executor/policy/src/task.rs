@@ -38,12 +38,16 @@ pub enum EnqueueReason {
 pub struct TaskView<'a, T = ()> {
     id: TaskId,
     tag: u64,
+    /// In nanoseconds of the host's clock; `NO_DEADLINE` for none.
+    deadline: u64,
     attributes: &'a Attributes,
     last_worker: WorkerId,
     reason: EnqueueReason,
     ran: Duration,
     data: &'a T,
 }
+
+const NO_DEADLINE: u64 = u64::MAX;
 
 impl<'a> TaskView<'a> {
     /// Describes a task. Core makes these; the tag is taken from `attributes`.
@@ -65,6 +69,7 @@ impl<'a> TaskView<'a> {
         TaskView {
             id,
             tag,
+            deadline: NO_DEADLINE,
             attributes,
             last_worker,
             reason,
@@ -93,6 +98,7 @@ impl<'a, T> TaskView<'a, T> {
             last_worker: self.last_worker,
             reason: self.reason,
             ran: self.ran,
+            deadline: self.deadline,
             data,
         }
     }
@@ -152,6 +158,26 @@ impl<'a, T> TaskView<'a, T> {
     #[inline]
     pub const fn ran(&self) -> Duration {
         self.ran
+    }
+
+    /// The same with a deadline, on the clock of [`Host::now`](crate::Host::now). Core makes these; more than 500 years count as
+    /// none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view().with_deadline(Duration::from_secs(2));
+    /// assert_eq!(view.deadline(), Some(Duration::from_secs(2)));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Duration) -> Self {
+        let nanos = deadline.as_nanos();
+        self.deadline = if nanos < NO_DEADLINE as u128 {
+            nanos as u64
+        } else {
+            NO_DEADLINE
+        };
+        self
     }
 
     /// The token by which the policy may speak of the task later.
@@ -217,6 +243,33 @@ impl<'a, T> TaskView<'a, T> {
         self.tag
     }
 
+    /// The group that it belongs to; 0 for none.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(3).group(2).view().group(), 2);
+    /// ```
+    #[inline]
+    pub const fn group(&self) -> u32 {
+        self.attributes.get_group()
+    }
+
+    /// When it should be done, if its author said so: to be compared with [`Host::now`](crate::Host::now). May have passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// let task = fake.task(3).deadline(Duration::from_millis(5)).view();
+    /// fake.advance(Duration::from_millis(6));
+    /// assert!(task.deadline().is_some_and(|deadline| deadline < fake.host().now()));
+    /// ```
+    #[inline]
+    pub const fn deadline(&self) -> Option<Duration> {
+        match self.deadline {
+            NO_DEADLINE => None,
+            deadline => Some(Duration::from_nanos(deadline)),
+        }
+    }
+
     /// Whether it may run on `worker`.
     ///
     /// ```
@@ -228,7 +281,7 @@ impl<'a, T> TaskView<'a, T> {
         self.attributes.allows(worker)
     }
 
-    /// All that its author said about it.
+    /// What it shares with other tasks of its [kind](Attributes::kind): all but its tag and its deadline.
     ///
     /// ```
     /// let fake = polity_policy::fake::FakeHost::new(1);

@@ -9,7 +9,9 @@ use polity_policy::{TaskId, WorkerId};
 
 use crate::callback::Callback;
 use crate::seat::{Place, Seat, SeatId};
+use crate::task::attributes::Given;
 use crate::task::entry::Entry;
+use crate::task::header::Header;
 use crate::task::slab::SlotCache;
 use crate::worker::slice::Slice;
 
@@ -23,6 +25,8 @@ pub struct Local {
     pub(crate) seat: &'static Seat,
     pub(crate) ingress: deque::Worker<Entry>,
     pub(crate) slots: RefCell<SlotCache>,
+    /// The task that is being polled, while `place` says so; else the one that was.
+    pub(super) polled: Cell<Option<&'static Header>>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
@@ -47,6 +51,7 @@ impl Local {
             seat,
             ingress,
             slots: RefCell::default(),
+            polled: Cell::new(None),
             now: Cell::new(now),
             built_in: Cell::new(true),
             slice: Slice::default(),
@@ -87,6 +92,16 @@ impl Local {
     /// Whether the thread has said that it blocks inside its poll ([`Core::begin_in_place`](crate::Core::begin_in_place)).
     pub fn is_in_place(&self) -> bool {
         self.place() == Place::InPlace
+    }
+
+    /// What a task that is spawned here and now inherits: from the task that is being polled, or dropped.
+    #[inline]
+    pub(crate) fn to_inherit(&self) -> Given {
+        match (self.place(), self.polled.get()) {
+            (Place::Poll | Place::InPlace, Some(header)) => header.to_inherit(),
+            // What a policy's callback spawns is not the child of the task that the callback is about.
+            _ => Given::default(),
+        }
     }
 
     /// The callback that the thread is in, if it is in one.

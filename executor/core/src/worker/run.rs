@@ -44,6 +44,7 @@ impl<M: Machine> Worker<M> {
         self.leave_census(header);
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
         self.seat.activity.set_task(Some(header.id()));
+        self.local.polled.set(Some(header));
         if seen.aborted {
             self.drop_aborted(token);
         } else {

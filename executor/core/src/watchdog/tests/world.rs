@@ -10,12 +10,12 @@ use std::panic::{AssertUnwindSafe, Location, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, WorkerMask};
 
-use crate::core::{Core, CoreConfig};
+use crate::core::{Core, CoreConfig, Scope};
 use crate::hosting::LoadedPolicy;
 use crate::machine::{Machine, PanicNote};
 use crate::seat::SeatId;
@@ -58,6 +58,15 @@ pub(super) struct Scripted {
 impl Machine for Scripted {
     fn now(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// The scripted clock has no relation to that of the system.
+    fn at(&self, _moment: Instant) -> u64 {
+        0
+    }
+
+    fn open_scope(&self) -> Option<Scope> {
+        None
     }
 
     fn unpark(&self, seat: SeatId) {
