@@ -290,7 +290,7 @@ impl World {
         }
     }
 
-    pub(super) fn load(self, policy: Script) -> LoadedPolicy {
+    pub(super) fn load(self, policy: impl Policy) -> LoadedPolicy {
         let pending = self.core.prepare(policy).unwrap();
         pending.init().unwrap();
         self.core.publish(pending)
@@ -344,7 +344,7 @@ pub(super) fn exit_of(policy: &LoadedPolicy) -> Arc<ExitInfo> {
 type OnTask = Box<dyn Fn(&Host<'_>, &TaskView<'_>) + Send + Sync>;
 type OnDispatch = Box<dyn Fn(&Host<'_>, WorkerId) + Send + Sync>;
 
-/// A policy made of closures. It has each task in its custody and gives none back, unless they say otherwise.
+/// A policy made of closures, with two DSQs: 0 is a FIFO, 1 is ordered by vtime. It has each task in its custody and gives none back, unless they say otherwise.
 #[derive(Default)]
 pub(super) struct Script {
     enqueue: Option<OnTask>,
@@ -401,6 +401,7 @@ impl Policy for Script {
 
     fn init(&self, host: &Host<'_>) -> Result<(), polity_policy::InitError> {
         host.create_dsq(0)?;
+        host.create_vtime_dsq(1)?;
         Ok(())
     }
 
