@@ -84,8 +84,8 @@ pub use polity_core::{
 };
 pub use polity_policy::{
     Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WorkerId,
-    WorkerMask, fake,
+    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WakeSource,
+    Wakes, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;

@@ -18,5 +18,6 @@ mod stuck;
 mod support;
 mod tasks;
 mod tokio_compat;
+mod wakes;
 mod watchdog;
 mod workload;

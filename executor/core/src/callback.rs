@@ -18,11 +18,12 @@ pub enum Callback {
     Running,
     Stopping,
     Quiescent,
+    Wakes,
 }
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 12] = [
+    pub(crate) const ALL: [Callback; 13] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Init,
@@ -35,6 +36,7 @@ impl Callback {
         Callback::Running,
         Callback::Stopping,
         Callback::Quiescent,
+        Callback::Wakes,
     ];
 }
 
@@ -53,6 +55,7 @@ impl fmt::Display for Callback {
             Callback::Running => "running",
             Callback::Stopping => "stopping",
             Callback::Quiescent => "quiescent",
+            Callback::Wakes => "wakes",
         })
     }
 }

@@ -71,6 +71,7 @@ mod host;
 mod ids;
 mod policy;
 mod task;
+mod wake;
 
 pub use attributes::{Attributes, WorkerMask};
 pub use exit::{ExitInfo, ExitKind};
@@ -78,3 +79,4 @@ pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
 pub use policy::{BoxPolicy, DequeueReason, InitError, Policy, Stopped};
 pub use task::{EnqueueReason, TaskView};
+pub use wake::{WakeSource, Wakes};

@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polity_policy::{
-    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
+    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, Wakes,
+    WorkerId,
 };
 
 use crate::callback::Callback;
@@ -38,7 +39,7 @@ pub enum LoadRefused {
     },
     /// The policy's own stall timeout is not from 10 ms to 30 s.
     StallTimeout(Duration),
-    /// `name`, `stall_timeout` or `init` panicked.
+    /// `name`, `stall_timeout`, `wakes` or `init` panicked.
     Panicked {
         /// Which of them.
         callback: Callback,
@@ -275,7 +276,7 @@ impl<M: Machine> Core<M> {
     /// # Errors
     /// If the name is unusable, `name` panics, or the runtime is closing.
     pub fn prepare(&'static self, policy: impl Policy) -> Result<PendingLoad<M>, LoadRefused> {
-        let (name, stall_after_ns, tag) = match self.examine(&policy) {
+        let (name, stall_after_ns, wakes, tag) = match self.examine(&policy) {
             Ok(answers) => answers,
             Err(refused) => {
                 // Its drop is foreign code, on whatever thread called.
@@ -288,7 +289,8 @@ impl<M: Machine> Core<M> {
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
         let callbacks = Box::new(Adapter(policy));
         let seats = self.seats.len();
-        let generation = Generation::new(number, tag, name, callbacks, seats, stall_after_ns);
+        let generation =
+            Generation::new(number, tag, name, callbacks, seats, stall_after_ns, wakes);
         Ok(PendingLoad {
             core: self,
             generation: Some(Arc::new(generation)),
@@ -296,7 +298,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Asks a policy what has to be known before it is given a number, and takes a tag for it.
-    fn examine(&self, policy: &impl Policy) -> Result<(String, u64, u8), LoadRefused> {
+    fn examine(&self, policy: &impl Policy) -> Result<(String, u64, Wakes, u8), LoadRefused> {
         if !self.is_open() {
             return Err(LoadRefused::Closing);
         }
@@ -307,8 +309,9 @@ impl<M: Machine> Core<M> {
             Some(timeout) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
             Some(timeout) => return Err(LoadRefused::StallTimeout(timeout)),
         };
+        let wakes = ask(Callback::Wakes, || policy.wakes())?;
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
-        Ok((name, stall_after_ns, tag))
+        Ok((name, stall_after_ns, wakes, tag))
     }
 
     /// Makes a started policy current. What the previous one held is offered to this one; there is no moment under the
@@ -317,6 +320,14 @@ impl<M: Machine> Core<M> {
         let new = pending.generation.take().expect("not published yet");
         new.note_published(self.machine.now());
         self.remember(&new);
+        // Before it is current: each wake from then on is recorded for it.
+        let recording = match new.wakes {
+            Wakes::Recorded => new.number.number(),
+            Wakes::Ignored => 0,
+        };
+        // Ordering: Relaxed; whoever follows the new generation comes after the change of the slot, and with it after this. A
+        // wake by a thread that does not is recorded for the generation that it sees here.
+        self.recording.store(recording, Ordering::Relaxed);
         // The exit comes before the swap, as in every ejection: whoever sees that a generation is not current, and takes
         // back what it kept without a `dequeue`, must find it ended, so that it is not told of those tasks again.
         if let Some(old) = self.published.load() {
@@ -378,6 +389,11 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn withdraw(&self, generation: &Arc<Generation>) {
+        // Ordering: Relaxed, as in `publish`.
+        let number = generation.number.number();
+        let _ = self
+            .recording
+            .compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
         if self.published.withdraw(generation) {
             self.retire(Arc::clone(generation));
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber};
+use polity_policy::{ExitInfo, Generation as GenerationNumber, Wakes};
 
 use crate::hosting::call::Callbacks;
 use crate::hosting::census::Census;
@@ -20,6 +20,7 @@ pub(crate) struct Generation {
     pub(crate) census: Census,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
+    pub(crate) wakes: Wakes,
     swept: Mutex<Swept>,
     /// The exit info with its dump.
     complete: OnceLock<Arc<ExitInfo>>,
@@ -35,6 +36,7 @@ impl Generation {
         callbacks: Box<dyn Callbacks>,
         seats: usize,
         stall_after_ns: u64,
+        wakes: Wakes,
     ) -> Self {
         Generation {
             number,
@@ -44,6 +46,7 @@ impl Generation {
             dsqs: DsqTable::new(),
             census: Census::new(seats, stall_after_ns),
             stall_after_ns,
+            wakes,
             swept: Mutex::default(),
             complete: OnceLock::new(),
             exit: OnceLock::new(),
