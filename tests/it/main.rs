@@ -25,5 +25,6 @@ mod task_ids;
 mod tasks;
 mod timers;
 mod tokio_compat;
+mod wakes;
 mod watchdog;
 mod workload;
