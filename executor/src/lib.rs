@@ -60,6 +60,7 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod foreign;
 mod guard;
 mod handle;
 mod join_set;

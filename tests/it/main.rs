@@ -7,6 +7,7 @@ mod bypass;
 mod contract;
 mod dispatch_loop;
 mod dump;
+mod foreign;
 mod join;
 mod join_set;
 mod macros;
