@@ -13,6 +13,7 @@ mod join_set;
 mod macros;
 mod panics;
 mod policy_life;
+mod readme;
 mod runtime;
 mod scheduling;
 mod spares;
