@@ -61,6 +61,7 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod foreign;
 mod guard;
 mod handle;
 mod in_place;

@@ -197,9 +197,12 @@ impl<M: Machine> Core<M> {
         &self.seats[seat.index()]
     }
 
-    /// Counts since the start, summed over the workers.
+    /// Counts since the start, summed over the workers; and what is there now.
     pub fn metrics(&self) -> Metrics {
-        let mut sum = Metrics::default();
+        let mut sum = Metrics {
+            foreign_tasks: self.machine.foreign_tasks(),
+            ..Metrics::default()
+        };
         for seat in &self.seats {
             seat.stats.add_to(&mut sum);
         }
