@@ -9,6 +9,7 @@ mod contract;
 mod dispatch_loop;
 mod dump;
 mod join;
+mod local;
 mod panics;
 mod policy_life;
 mod runtime;

@@ -83,7 +83,7 @@ impl Local {
 
     /// Whether the thread has said that it blocks inside its poll ([`Core::begin_in_place`](crate::Core::begin_in_place)).
     pub fn is_in_place(&self) -> bool {
-        self.place() == Place::InPlace
+        self.place() == Place::Blocked
     }
 
     /// The callback that the thread is in, if it is in one.
