@@ -158,6 +158,40 @@ fn what_is_spawned_on_a_stand_in_lives_on_with_that_thread() {
     }
 }
 
+/// Home sits somewhere else, and is parked most of the time.
+#[test]
+fn a_task_whose_home_stands_in_for_another_worker_runs() {
+    for policy in policies() {
+        within(move || {
+            let runtime = builder(2).spares(1).build().unwrap();
+            if let Some(policy) = policy {
+                runtime.load(policy).unwrap();
+            }
+            let bounds = Bounds::default();
+            let block =
+                |worker| Blocker::with(|body| runtime.spawn_with(on(worker), body).unwrap());
+            let first = block(0);
+            let local = Echo::new(&runtime, &bounds);
+            local.ask(1);
+            first.end();
+            stand_in_has_left(&runtime);
+            let second = block(1);
+            let here = async { thread::current().id() };
+            let pinned = runtime.spawn_with(on(1), here).unwrap();
+            let stands_in = wait_for("the stand-in", pinned).unwrap();
+            assert_eq!(stands_in, local.thread);
+            for number in 0..50 {
+                local.ask(number);
+            }
+            second.end();
+            stand_in_has_left(&runtime);
+            local.ask(1);
+            local.end();
+            bounds.wait();
+        });
+    }
+}
+
 #[test]
 fn a_task_adrift_may_sleep_and_spawn() {
     within(|| {
