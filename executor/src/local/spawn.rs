@@ -101,12 +101,11 @@ where
 /// use std::rc::Rc;
 ///
 /// let runtime = polity::Runtime::new()?;
-/// let answer = runtime.block_on(polity::spawn(async {
+/// let task = runtime.spawn(async {
 ///     let urgent = Attributes::new().name("ping").weight(1000);
-///     polity::spawn_local_with(urgent, async { *Rc::new(7) })?.await.map_err(Box::from)
-/// }));
-/// # let answer: Result<u32, Box<dyn std::error::Error + Send + Sync>> = answer?;
-/// assert_eq!(answer.unwrap(), 7);
+///     polity::spawn_local_with(urgent, async { *Rc::new(7) }).unwrap().await
+/// });
+/// assert_eq!(runtime.block_on(task)??, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
