@@ -107,6 +107,10 @@ impl Handle {
         self.shared.core
     }
 
+    pub(crate) fn spares(&self) -> &Arc<Spares> {
+        &self.shared.spares
+    }
+
     pub(crate) fn watch(&self) -> &Watch {
         &self.shared.watch
     }

@@ -13,7 +13,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -54,6 +54,8 @@ struct Parker {
     /// Who sits there: for reports on threads that are stuck.
     id: AtomicI32,
     thread: Mutex<Option<Thread>>,
+    /// Local tasks whose futures lie on that thread: for the same reports.
+    bound_tasks: AtomicUsize,
 }
 
 impl RealMachine {
@@ -83,6 +85,22 @@ impl RealMachine {
         // Ordering: Relaxed, as in `adopt`.
         let id = self.parkers[seat.index()].id.load(Ordering::Relaxed);
         (id != 0).then_some(id)
+    }
+
+    /// How many local tasks are bound to the thread there. A sample.
+    pub(crate) fn bound_tasks(&self, seat: SeatId) -> usize {
+        // Ordering: Relaxed, as in `adopt`.
+        self.parkers[seat.index()]
+            .bound_tasks
+            .load(Ordering::Relaxed)
+    }
+
+    /// By that thread.
+    pub(crate) fn set_bound_tasks(&self, seat: SeatId, count: usize) {
+        // Ordering: Relaxed, as in `adopt`.
+        self.parkers[seat.index()]
+            .bound_tasks
+            .store(count, Ordering::Relaxed);
     }
 
     /// Blocks `worker`, whose thread this is.

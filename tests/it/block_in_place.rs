@@ -32,7 +32,7 @@ fn stand_in_has_left(runtime: &Runtime) {
 
 /// A message to the thread that blocks, by way of as many tasks.
 fn pass_on(handle: &Handle, times: usize, to: Sender<()>) {
-    let attributes = if times % 2 == 0 {
+    let attributes = if times.is_multiple_of(2) {
         on(0)
     } else {
         Attributes::new()

@@ -12,6 +12,7 @@ mod dump;
 mod foreign;
 mod join;
 mod join_set;
+mod local;
 mod macros;
 mod panics;
 mod policy_life;

@@ -126,7 +126,7 @@ impl<M: Machine> Core<M> {
                 self.machine.woken_in_driver(local.seat_id);
             }
             // This thread is going to block: somebody else should know of it now.
-            Place::InPlace => {
+            Place::Blocked => {
                 self.injector.push_woken(entry);
                 self.notify_for(header);
             }
