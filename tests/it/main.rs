@@ -16,6 +16,7 @@ mod scheduling;
 mod spares;
 mod stuck;
 mod support;
+mod task_data;
 mod tasks;
 mod tokio_compat;
 mod watchdog;
