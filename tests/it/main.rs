@@ -25,6 +25,7 @@ mod spares;
 mod stuck;
 mod support;
 mod task_ids;
+mod task_data;
 mod tasks;
 mod timers;
 mod tokio_compat;

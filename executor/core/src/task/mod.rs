@@ -56,6 +56,8 @@ pub(crate) mod waker;
 #[cfg(not(polity_loom))]
 pub use join::{AbortHandle, JoinError, JoinHandle};
 
+#[cfg(all(test, not(polity_loom)))]
+mod data_tests;
 #[cfg(all(test, polity_loom))]
 #[allow(unsafe_code)] // loom's cells hand out raw pointers
 mod loom_tests;
