@@ -87,9 +87,9 @@ pub use polity_core::{
     AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
-    Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId, TaskView,
-    WorkerId, WorkerMask, fake,
+    Accounting, Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
+    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
+    TaskView, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;

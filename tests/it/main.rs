@@ -24,5 +24,6 @@ mod task_ids;
 mod tasks;
 mod timers;
 mod tokio_compat;
+mod vtime;
 mod watchdog;
 mod workload;
