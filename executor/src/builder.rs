@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use polity_core::{Core, CoreConfig, STALL_TIMEOUTS, SeatId};
-use polity_policy::{BoxPolicy, Policy};
+use polity_policy::{Generation, Policy};
 
 use crate::control::{Control, Exits};
 use crate::driver::Driver;
-use crate::error::BuildError;
+use crate::error::{BuildError, LoadError};
 use crate::handle::{Handle, Shared};
 use crate::machine::RealMachine;
 use crate::panics;
@@ -25,6 +25,9 @@ use crate::spares::Spares;
 use crate::sys::affinity;
 use crate::threads::{self, Hooks};
 use crate::watch::Watch;
+
+/// Loads the policy to start with, whose type it knows: a box for it would cost a virtual call in each callback.
+type LoadFirst = Box<dyn FnOnce(&Handle) -> Result<Generation, LoadError> + Send + Sync>;
 
 /// Configures a [`Runtime`]. The names are tokio's where tokio has them.
 ///
@@ -41,7 +44,7 @@ pub struct Builder {
     max_blocking_threads: Option<usize>,
     hooks: Hooks,
     pin: Pin,
-    policy: Option<BoxPolicy>,
+    policy: Option<LoadFirst>,
     watchdog: Duration,
     hog_threshold: Duration,
     spares: Option<usize>,
@@ -113,7 +116,7 @@ impl Builder {
 
     /// The policy to start with. Without one, the built-in FIFO runs until [`Handle::load`].
     pub fn policy(mut self, policy: impl Policy) -> Self {
-        self.policy = Some(BoxPolicy::new(policy));
+        self.policy = Some(Box::new(|handle| handle.load(policy)));
         self
     }
 
@@ -272,8 +275,8 @@ impl Builder {
         if signals == Signals::On {
             runtime.subscribe();
         }
-        if let Some(policy) = self.policy {
-            runtime.load(policy).map_err(BuildError::Load)?;
+        if let Some(load) = self.policy {
+            load(&runtime).map_err(BuildError::Load)?;
         }
         Ok(runtime)
     }

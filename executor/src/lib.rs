@@ -37,7 +37,7 @@
 //!
 //! let runtime = polity::Runtime::new()?;
 //! runtime.load(TaggedFirst).unwrap();
-//! assert_eq!(runtime.policy().unwrap().name, "tagged_first");
+//! assert_eq!(runtime.policy_status().unwrap().name, "tagged_first");
 //! let info = runtime.unload().unwrap();
 //! assert_eq!(info.kind, ExitKind::Unload);
 //! # Ok::<(), polity::BuildError>(())
@@ -61,13 +61,16 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod foreign;
 mod guard;
 mod handle;
 mod in_place;
 mod join_set;
+mod local;
 mod machine;
 mod panics;
 mod pin;
+mod policy_ref;
 mod report;
 mod runtime;
 mod scope;
@@ -87,9 +90,9 @@ pub use polity_core::{
     AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
-    Accounting, Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
-    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
-    TaskView, WorkerId, WorkerMask, fake,
+    Accounting, Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason,
+    ExitInfo, ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped,
+    TaskId, TaskView, WakeSource, Wakes, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;
@@ -99,7 +102,9 @@ pub use crate::error::{BuildError, LoadError, TryCurrentError};
 pub use crate::handle::{Handle, PolicyStatus};
 pub use crate::in_place::block_in_place;
 pub use crate::join_set::JoinSet;
+pub use crate::local::{LocalJoinHandle, LocalSet, RunUntil, spawn_local, spawn_local_with};
 pub use crate::pin::Pin;
+pub use crate::policy_ref::PolicyRef;
 pub use crate::runtime::Runtime;
 pub use crate::scope::{With, with};
 pub use crate::signals::Signals;

@@ -13,7 +13,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -24,6 +24,7 @@ use polity_core::{Local, Machine, PanicNote, Park, Scope, SeatId, Worker};
 use crate::context;
 use crate::control::Request;
 use crate::driver::{self, Budget, Driver, Parked, Recovered};
+use crate::foreign;
 use crate::panics;
 use crate::report::{self, Report};
 use crate::sys::{fence, thread as sys_thread, tls};
@@ -43,6 +44,7 @@ pub(crate) struct RealMachine {
     membarrier: bool,
     pub(crate) watchdog: OnceLock<Thread>,
     control: Sender<Request>,
+    pub(crate) said_foreign: foreign::SaidFor,
 }
 
 #[derive(Default)]
@@ -52,6 +54,8 @@ struct Parker {
     /// Who sits there: for reports on threads that are stuck.
     id: AtomicI32,
     thread: Mutex<Option<Thread>>,
+    /// Local tasks whose futures lie on that thread: for the same reports.
+    bound_tasks: AtomicUsize,
 }
 
 impl RealMachine {
@@ -64,6 +68,7 @@ impl RealMachine {
             membarrier: fence::register(),
             watchdog: OnceLock::new(),
             control,
+            said_foreign: foreign::SaidFor::default(),
         }
     }
 
@@ -82,6 +87,22 @@ impl RealMachine {
         (id != 0).then_some(id)
     }
 
+    /// How many local tasks are bound to the thread there. A sample.
+    pub(crate) fn bound_tasks(&self, seat: SeatId) -> usize {
+        // Ordering: Relaxed, as in `adopt`.
+        self.parkers[seat.index()]
+            .bound_tasks
+            .load(Ordering::Relaxed)
+    }
+
+    /// By that thread.
+    pub(crate) fn set_bound_tasks(&self, seat: SeatId, count: usize) {
+        // Ordering: Relaxed, as in `adopt`.
+        self.parkers[seat.index()]
+            .bound_tasks
+            .store(count, Ordering::Relaxed);
+    }
+
     /// Blocks `worker`, whose thread this is.
     pub(crate) fn park(&self, worker: &mut Worker<RealMachine>, park: Park) {
         let parker = &self.parkers[worker.local().seat().index()];
@@ -94,6 +115,7 @@ impl RealMachine {
             }
             // Sit comes before Announce (`driver/mod.rs`).
             Some(mut seat) => {
+                foreign::look();
                 let announced = parker.announce(PARKED_DRIVER);
                 let parked = announced.then(|| {
                     worker.enter_driver();
@@ -124,6 +146,7 @@ impl RealMachine {
         let Some(mut seat) = self.driver.try_seat() else {
             return;
         };
+        foreign::look();
         worker.enter_driver();
         let driven = catch_unwind(AssertUnwindSafe(|| seat.drive()));
         worker.leave_driver();
@@ -272,6 +295,10 @@ impl Machine for RealMachine {
         }
         // After a shutdown nobody listens, and nothing needs to be done.
         let _ = self.control.send(Request::WorkBegan);
+    }
+
+    fn foreign_tasks(&self) -> u64 {
+        self.driver.foreign_tasks() as u64
     }
 
     #[inline]

@@ -30,22 +30,40 @@ struct State {
     closed: bool,
 }
 
+/// Why a spare does not wait any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waited {
+    /// It is to sit down.
+    Assigned,
+    Mail,
+    /// The runtime has ended.
+    Closed,
+}
+
 impl Spares {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the seat is assigned. `false`: the runtime has ended.
-    pub(crate) fn wait(&self, seat: SeatId) -> bool {
+    /// Waits until the seat is assigned, or letters have come for futures that are bound to its thread (`local/`). It has not been
+    /// promised to anybody then.
+    pub(crate) fn wait(&self, seat: SeatId, has_mail: impl Fn() -> bool) -> Waited {
         let mut state = self.lock();
         state.free.push(seat);
         loop {
             if let Some(index) = state.assigned.iter().position(|other| *other == seat) {
                 state.assigned.swap_remove(index);
-                return true;
+                return Waited::Assigned;
             }
             if state.closed {
-                return false;
+                return Waited::Closed;
+            }
+            // If it has been taken, what it is taken for comes next.
+            if has_mail()
+                && let Some(index) = state.free.iter().position(|other| *other == seat)
+            {
+                state.free.swap_remove(index);
+                return Waited::Mail;
             }
             state = self
                 .changed
@@ -68,6 +86,15 @@ impl Spares {
     /// It is not needed after all.
     pub(crate) fn put_back(&self, seat: SeatId) {
         self.lock().free.push(seat);
+        // It may have had mail meanwhile.
+        self.changed.notify_all();
+    }
+
+    /// Somebody has mail. The flag that says so has been set.
+    pub(crate) fn nudge(&self) {
+        // Locked in between: a thread that has looked at the flag too early waits by now.
+        drop(self.lock());
+        self.changed.notify_all();
     }
 
     /// Lets the thread of a seat that was taken sit down.

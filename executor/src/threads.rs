@@ -15,10 +15,11 @@ use polity_core::{Core, Pass, SeatId, Worker};
 
 use crate::context;
 use crate::handle::Handle;
+use crate::local::Resident;
 use crate::machine::{self, RealMachine};
 use crate::pin::Placement;
 use crate::report::{self, Report};
-use crate::spares::Spares;
+use crate::spares::{Spares, Waited};
 use crate::sys::{affinity, thread as sys_thread, tls};
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -98,6 +99,7 @@ fn start(
     }
     builder.spawn(move || {
         let mut thread = Seated {
+            resident: Resident::new(&handle, seat),
             handle,
             config,
             seat,
@@ -106,6 +108,8 @@ fn start(
         };
         body(&mut thread);
         thread.end();
+        // What is still bound to it goes with the thread.
+        drop(thread.resident);
     })
 }
 
@@ -122,6 +126,7 @@ fn run_hook(name: &str, hook: &(dyn Fn() + Send + Sync)) {
 
 /// One such thread.
 struct Seated {
+    resident: Resident,
     handle: Handle,
     config: Arc<Config>,
     seat: SeatId,
@@ -151,7 +156,7 @@ impl Seated {
 
     fn sit(&mut self) {
         let nice = sys_thread::nice(sys_thread::current());
-        self.end = sit(&self.handle, self.seat);
+        self.end = sit(&self.handle, self.seat, &self.resident);
         if self.end == Some(Pass::Revoked) && !come_back(&self.config.spares, self.seat, nice) {
             self.end = None;
         }
@@ -162,11 +167,15 @@ impl Seated {
             if self.begun && self.end.is_none() {
                 return;
             }
-            if !self.config.spares.wait(self.seat) {
-                return;
+            let resident = &self.resident;
+            match self.config.spares.wait(self.seat, || resident.has_mail()) {
+                Waited::Assigned => {
+                    self.begin();
+                    self.sit();
+                }
+                Waited::Mail => resident.open_letters_as_spare(),
+                Waited::Closed => return,
             }
-            self.begin();
-            self.sit();
         }
     }
 }
@@ -182,7 +191,7 @@ pub(crate) fn come_back(spares: &Spares, seat: SeatId, nice: i32) -> bool {
 }
 
 /// Does the work of the worker for whom the seat was prepared, until told otherwise. `None`: the seat cannot be used again.
-pub(crate) fn sit(handle: &Handle, seat: SeatId) -> Option<Pass> {
+pub(crate) fn sit(handle: &Handle, seat: SeatId, resident: &Resident) -> Option<Pass> {
     let core: &'static Core<RealMachine> = handle.core();
     let machine = core.machine();
     machine.adopt(seat);
@@ -196,8 +205,13 @@ pub(crate) fn sit(handle: &Handle, seat: SeatId) -> Option<Pass> {
     let mut worker = Worker::new(core, seat);
     let seated = tls::sit(worker.local());
     RUNTIME.set(Some(handle.clone()));
-    let end = pass_until_told(&mut worker, machine);
+    resident.works_for(worker.local().id());
+    let end = pass_until_told(&mut worker, machine, resident);
     RUNTIME.set(None);
+    if end == Pass::Stop {
+        // While what they wake still finds this worker.
+        resident.close();
+    }
     let local = if end == Pass::Revoked {
         worker.give_up()
     } else {
@@ -207,7 +221,11 @@ pub(crate) fn sit(handle: &Handle, seat: SeatId) -> Option<Pass> {
     core.clear_seat(local).then_some(end)
 }
 
-fn pass_until_told(worker: &mut Worker<RealMachine>, machine: &RealMachine) -> Pass {
+fn pass_until_told(
+    worker: &mut Worker<RealMachine>,
+    machine: &RealMachine,
+    resident: &Resident,
+) -> Pass {
     loop {
         match worker.pass() {
             Pass::Ran => {
@@ -218,6 +236,10 @@ fn pass_until_told(worker: &mut Worker<RealMachine>, machine: &RealMachine) -> P
             Pass::Drive => machine.drive(worker),
             Pass::Park(park) => machine.park(worker, park),
             end @ (Pass::Stop | Pass::Dismissed | Pass::Revoked) => return end,
+        }
+        // After a park, never between its announcement and itself.
+        if resident.has_mail() {
+            resident.open_letters();
         }
     }
 }

@@ -20,6 +20,7 @@ use polity_policy::WorkerId;
 
 use crate::control::Request;
 use crate::handle::Handle;
+use crate::local::Resident;
 use crate::machine::RealMachine;
 use crate::report::{self, Report};
 use crate::spares::Spares;
@@ -97,12 +98,20 @@ impl Watch {
         for finding in findings {
             match finding {
                 Finding::Hog(hog) => report::send(Report::Hog(hog)),
-                Finding::Stuck { seat, .. } => self.spares.convicted(seat, || {
-                    if let Some(thread) = self.core.machine().thread_in(seat) {
-                        // Not the idle class: it may hold a lock of the allocator.
-                        sys_thread::set_nice(thread, 19);
+                Finding::Stuck { seat, worker } => {
+                    self.spares.convicted(seat, || {
+                        if let Some(thread) = self.core.machine().thread_in(seat) {
+                            // Not the idle class: it may hold a lock of the allocator.
+                            sys_thread::set_nice(thread, 19);
+                        }
+                    });
+                    let bound = self.core.machine().bound_tasks(seat);
+                    if bound > 0 {
+                        report::send(Report::Warn(format!(
+                            "{bound} local tasks of worker {worker} wait for a thread that does not return from a policy's callback: no other one may run them (spawn_local)"
+                        )));
                     }
-                }),
+                }
                 Finding::NeedsStandIn {
                     worker,
                     cause,
@@ -185,7 +194,10 @@ impl Watch {
         self.duty.store(BY_CONTROL, Ordering::Relaxed);
         let _ = control.send(Request::WorkBegan);
         let nice = sys_thread::nice(sys_thread::current());
-        let end = threads::sit(handle, self.last_seat);
+        // What is bound to this thread meanwhile is cancelled: as the watchdog it runs nothing that could stop it.
+        let resident = Resident::new(handle, self.last_seat);
+        let end = threads::sit(handle, self.last_seat, &resident);
+        drop(resident);
         if end == Some(Pass::Revoked) && !threads::come_back(&self.spares, self.last_seat, nice) {
             // At the lowest priority it would be late for everything: control goes on.
             return AfterWork::End;

@@ -322,7 +322,10 @@ fn a_policy_cannot_place_a_task_where_it_may_not_run() {
             wait_for("the task", task).unwrap();
             assert_eq!(threads.all(), [workers[1]].into());
         }
-        assert!(runtime.policy().is_some(), "it is no reason to eject");
+        assert!(
+            runtime.policy_status().is_some(),
+            "it is no reason to eject"
+        );
     });
 }
 

@@ -42,7 +42,7 @@ async fn a_number_of_workers_may_be_computed() {
 
 #[polity::test(policy = Priority::new(), worker_threads = 2)]
 async fn the_policy_is_loaded_before_the_body_runs() {
-    assert_eq!(Handle::current().policy().unwrap().name, "priority");
+    assert_eq!(Handle::current().policy_status().unwrap().name, "priority");
     assert_eq!(polity::spawn(async { 3 }).await.unwrap(), 3);
 }
 

@@ -76,7 +76,7 @@ fn threads_that_cannot_be_started_as_asked_are_refused() {
 fn a_runtime_can_start_with_a_policy() {
     within(|| {
         let runtime = builder(2).policy(Priority::new()).build().unwrap();
-        assert_eq!(runtime.policy().unwrap().name, "priority");
+        assert_eq!(runtime.policy_status().unwrap().name, "priority");
         wait_for("a task", runtime.spawn(async {})).unwrap();
     });
 }
@@ -160,7 +160,7 @@ fn the_policy_of_one_runtime_is_not_that_of_another() {
         starved.load(Hoarder).unwrap();
         let stuck = starved.spawn(async {});
         wait_for("a task", free.spawn(async {})).unwrap();
-        assert!(free.policy().is_none());
+        assert!(free.policy_status().is_none());
         assert!(!stuck.is_finished());
         // Woken and awaited across: the one that is starved does not hold the other up.
         assert!(starved.unload().is_some());

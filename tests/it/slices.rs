@@ -9,6 +9,8 @@ use std::time::Duration;
 use polity::{Attributes, DsqId, Host, Policy, Position, Slice, TaskView, yield_if_due, yield_now};
 use polity_tests::{check, now, wait_for, wait_until};
 
+use crate::workload::exit_of;
+
 /// Longer than any test lasts.
 const LONG: Slice = Slice::new(Duration::from_secs(3600));
 
@@ -226,20 +228,23 @@ fn a_policy_whose_infinite_slices_starve_a_task_is_ejected() {
             }
         }
 
-        let generation = runtime.load(Hasty(sliced(LONG).0)).unwrap();
-        let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
+        let (policy, _) = sliced(LONG);
+        let generation = runtime.load(Hasty(policy)).unwrap();
+        let [over, started] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (until, starts) = (Arc::clone(&over), Arc::clone(&started));
         let greedy = runtime.spawn(async move {
+            starts.store(true, Ordering::Relaxed);
             while !until.load(Ordering::Relaxed) {
                 wake_myself().await;
             }
         });
+        wait_until("it has the worker", || started.load(Ordering::Relaxed));
         let starved = runtime.spawn(async {});
         let id = starved.id();
         wait_for("it", starved).unwrap();
         over.store(true, Ordering::Relaxed);
         wait_for("the greedy one", greedy).unwrap();
-        let info = runtime.exit_info(generation).unwrap();
+        let info = exit_of(&runtime, generation);
         assert_eq!((info.kind, info.task), (polity::ExitKind::Stall, Some(id)));
     });
 }

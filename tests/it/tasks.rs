@@ -217,7 +217,10 @@ fn check_abort_under_starvation(policy: impl Policy) {
             assert!(wait_for("the task", task).unwrap_err().is_cancelled());
         }
         assert_eq!(drops.count(), 101);
-        assert!(runtime.policy().is_some(), "the policy is still there");
+        assert!(
+            runtime.policy_status().is_some(),
+            "the policy is still there"
+        );
     });
 }
 

@@ -298,6 +298,6 @@ fn a_panic_in_it_ejects_the_policy_and_costs_no_task() {
         assert_eq!(info.kind, ExitKind::Panic);
         assert!(info.message.starts_with("timer: no time"), "{info}");
         wait_for("a task", runtime.spawn(async {})).unwrap();
-        wait_until("it has gone", || runtime.policy().is_none());
+        wait_until("it has gone", || runtime.policy_status().is_none());
     });
 }

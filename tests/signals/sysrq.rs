@@ -93,7 +93,10 @@ fn the_child_of_the_other_tests() {
             ("load", "hoarder") => said_load(&handle, Hoarder),
             ("load", "stuck") => said_load(&handle, Stuck),
             ("load", "hanging") => drop(thread::spawn(move || said_load(&handle, Hanging))),
-            ("policy", _) => say(&format!("{:?}", runtime.policy().map(|policy| policy.name))),
+            ("policy", _) => say(&format!(
+                "{:?}",
+                runtime.policy_status().map(|policy| policy.name)
+            )),
             ("exit", number) => {
                 let generation = Generation::new(number.parse().unwrap());
                 let info = runtime.wait_exit(generation, DEADLINE);

@@ -83,7 +83,7 @@ fn live(runtime: &Runtime, rng: &mut StdRng) {
     let generation = loaded.unwrap();
     pass(Duration::from_millis(rng.random_range(500..2000)));
     let is_loaded = |generation: Generation| {
-        let policy = runtime.policy();
+        let policy = runtime.policy_status();
         policy.is_some_and(|policy| policy.generation == generation)
     };
     if is_loaded(generation) {
@@ -149,7 +149,7 @@ fn go_wrong(runtime: &Runtime, rng: &mut StdRng) {
                 runtime.dump().to_string().replace('\n', " | ")
             ));
         }
-        runtime.policy().is_none()
+        runtime.policy_status().is_none()
     });
     let took = now() - start;
     let info = runtime

@@ -140,7 +140,7 @@ impl<M: Machine> Core<M> {
         let place = activity.place();
         match place {
             Place::Poll => write!(out, "polls ")?,
-            Place::InPlace => write!(out, "blocks in place in ")?,
+            Place::Blocked => write!(out, "blocks in place in ")?,
             Place::Callback(callback) => {
                 write!(out, "in {callback} of generation {}", activity.follows())?;
                 if self.is_convicted(seat_id) {

@@ -263,6 +263,15 @@ impl Policy for Trap {
         self.0.exits.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<(), InitError> {
+        self.0.on_task(host, Callback::InitTask, task);
+        Ok(())
+    }
+
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.on_task(host, Callback::ExitTask, task);
+    }
+
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
         self.0.on_task(host, Callback::SelectWorker, task);
         task.last_worker()

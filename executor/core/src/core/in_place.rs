@@ -5,7 +5,7 @@
 //! those of foreign threads go: past its own queue, with a look at who is parked. A stand-in is the business of whoever calls
 //! this ([`Watchdog::serves`](crate::Watchdog::serves)).
 //!
-//! **No protocol.** The word that says so (`Place::InPlace`) is read by the thread itself, and as a sample by the watchdog, which
+//! **No protocol.** The word that says so (`Place::Blocked`) is read by the thread itself, and as a sample by the watchdog, which
 //! may be one tick late: then the poll counts as 5 ms longer than it should, or a stand-in stays for 5 ms more.
 
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ impl<M: Machine> Core<M> {
             if local.place() != Place::Poll {
                 return None;
             }
-            local.set_place(Place::InPlace);
+            local.set_place(Place::Blocked);
             // Ordering: Relaxed would do: only this thread fills the slot. Acquire, as wherever it is emptied.
             if let Some(last) = Entry::from_bits(local.seat.lifo.swap(0, Ordering::Acquire)) {
                 local.ingress.push(last);
@@ -40,7 +40,7 @@ impl<M: Machine> Core<M> {
     pub fn end_in_place(&self) {
         self.machine.with_local(|local| {
             let local = local.filter(|local| local.core == self.id);
-            if let Some(local) = local.filter(|local| local.place() == Place::InPlace) {
+            if let Some(local) = local.filter(|local| local.place() == Place::Blocked) {
                 local.set_place(Place::Poll);
             }
         });

@@ -44,7 +44,7 @@ pub(crate) enum Place {
     /// In a task's poll, or in the drop of its future.
     Poll,
     /// In a poll that has said that it is about to block: another thread does the rest.
-    InPlace,
+    Blocked,
     /// Parked in the driver, or driving it.
     Driver,
     /// In a policy.
@@ -58,7 +58,7 @@ impl Place {
             Place::Between => 0,
             Place::Poll => 1,
             Place::Driver => 2,
-            Place::InPlace => 3,
+            Place::Blocked => 3,
             Place::Callback(callback) => 16 + callback as u8,
         }
     }
@@ -69,7 +69,7 @@ impl Place {
             0 => Place::Between,
             1 => Place::Poll,
             2 => Place::Driver,
-            3 => Place::InPlace,
+            3 => Place::Blocked,
             bits => Callback::ALL
                 .get(usize::from(bits.wrapping_sub(16)))
                 .map_or(Place::Between, |callback| Place::Callback(*callback)),

@@ -186,6 +186,18 @@ impl JoinError {
         }
     }
 
+    /// For what ends like a task but is none: cancelled, or panicked with `payload`. Its id is 0.
+    pub fn of_no_task(
+        spawned_at: &'static Location<'static>,
+        payload: Option<Box<dyn Any + Send>>,
+    ) -> Self {
+        JoinError {
+            id: TaskId::from_parts(0, 0),
+            spawned_at,
+            panic: payload.map(Mutex::new),
+        }
+    }
+
     /// Whether the task was aborted, or its runtime shut down.
     pub fn is_cancelled(&self) -> bool {
         self.panic.is_none()

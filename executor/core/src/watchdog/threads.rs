@@ -113,7 +113,7 @@ impl Threads {
                 let seat = SeatId::new(index as u16);
                 seen.poll_processor = core.machine.processor_time(seat);
             }
-            seen.in_place = activity.place() == Place::InPlace;
+            seen.in_place = activity.place() == Place::Blocked;
             if seen.in_place {
                 // It was announced, so it makes the poll no hog: that is as old as what comes after.
                 seen.poll_since = now;

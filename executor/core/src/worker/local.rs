@@ -91,14 +91,14 @@ impl Local {
 
     /// Whether the thread has said that it blocks inside its poll ([`Core::begin_in_place`](crate::Core::begin_in_place)).
     pub fn is_in_place(&self) -> bool {
-        self.place() == Place::InPlace
+        self.place() == Place::Blocked
     }
 
     /// What a task that is spawned here and now inherits: from the task that is being polled, or dropped.
     #[inline]
     pub(crate) fn to_inherit(&self) -> Given {
         match (self.place(), self.polled.get()) {
-            (Place::Poll | Place::InPlace, Some(header)) => header.to_inherit(),
+            (Place::Poll | Place::Blocked, Some(header)) => header.to_inherit(),
             // What a policy's callback spawns is not the child of the task that the callback is about.
             _ => Given::default(),
         }
