@@ -29,6 +29,7 @@ mod task_data;
 mod tasks;
 mod timers;
 mod tokio_compat;
+mod vtime;
 mod wakes;
 mod watchdog;
 mod workload;
