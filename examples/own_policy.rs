@@ -18,6 +18,8 @@ const OTHERS: DsqId = DsqId::Custom(1);
 struct UrgentFirst;
 
 impl Policy for UrgentFirst {
+    type Task = ();
+
     fn name(&self) -> &str {
         "urgent_first"
     }

@@ -79,7 +79,7 @@ impl Polity {
 
     fn build(builder: polity::Builder) -> Self {
         let runtime = builder.build().expect("polity starts");
-        let policy = runtime.policy().map(|status| status.name);
+        let policy = runtime.policy_status().map(|status| status.name);
         Polity { runtime, policy }
     }
 }
@@ -124,7 +124,7 @@ impl Peer for Polity {
 
     /// An ejected policy would look wonderfully cheap.
     fn check(&self) {
-        let policy = self.runtime.policy().map(|status| status.name);
+        let policy = self.runtime.policy_status().map(|status| status.name);
         assert_eq!(policy, self.policy, "the policy was ejected on the way");
     }
 }

@@ -15,6 +15,8 @@ use crate::Polity;
 pub struct Empty;
 
 impl Policy for Empty {
+    type Task = ();
+
     fn name(&self) -> &str {
         "empty"
     }

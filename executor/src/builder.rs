@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use polity_core::{Core, CoreConfig, STALL_TIMEOUTS, SeatId};
-use polity_policy::{BoxPolicy, Policy};
+use polity_policy::{Generation, Policy};
 
 use crate::control::{Control, Exits};
 use crate::driver::Driver;
-use crate::error::BuildError;
+use crate::error::{BuildError, LoadError};
 use crate::handle::{Handle, Shared};
 use crate::machine::RealMachine;
 use crate::panics;
@@ -25,6 +25,9 @@ use crate::spares::Spares;
 use crate::sys::affinity;
 use crate::threads::{self, Hooks};
 use crate::watch::Watch;
+
+/// Loads the policy to start with, whose type it knows: a box for it would cost a virtual call in each callback.
+type LoadFirst = Box<dyn FnOnce(&Handle) -> Result<Generation, LoadError> + Send + Sync>;
 
 /// Configures a [`Runtime`]. The names are tokio's where tokio has them.
 ///
@@ -41,7 +44,7 @@ pub struct Builder {
     max_blocking_threads: Option<usize>,
     hooks: Hooks,
     pin: Pin,
-    policy: Option<BoxPolicy>,
+    policy: Option<LoadFirst>,
     watchdog: Duration,
     hog_threshold: Duration,
     spares: Option<usize>,
@@ -75,19 +78,19 @@ impl Builder {
         self
     }
 
-    /// The name of the worker threads.
+    /// The name of the worker threads. The kernel shows the first 15 bytes; a zero byte is refused.
     pub fn thread_name(mut self, name: impl Into<String>) -> Self {
         self.thread_name = name.into();
         self
     }
 
-    /// The stack size of the worker threads, in bytes. Default: that of `std`.
+    /// The stack size of the worker threads, in bytes, 16 KiB to 1 GiB. Default: that of `std`.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.thread_stack_size = Some(bytes);
         self
     }
 
-    /// The most threads that [`spawn_blocking`](crate::spawn_blocking) uses. Default: tokio's, 512.
+    /// The most threads that [`spawn_blocking`](crate::spawn_blocking) uses, at least one. Default: tokio's, 512.
     pub fn max_blocking_threads(mut self, threads: usize) -> Self {
         self.max_blocking_threads = Some(threads);
         self
@@ -113,7 +116,7 @@ impl Builder {
 
     /// The policy to start with. Without one, the built-in FIFO runs until [`Handle::load`].
     pub fn policy(mut self, policy: impl Policy) -> Self {
-        self.policy = Some(BoxPolicy::new(policy));
+        self.policy = Some(Box::new(|handle| handle.load(policy)));
         self
     }
 
@@ -154,6 +157,27 @@ impl Builder {
         self
     }
 
+    /// What `std` and tokio would panic over, or say without a name.
+    fn check_threads(&self) -> Result<(), String> {
+        if self.thread_name.contains('\0') {
+            let name = self.thread_name.escape_debug();
+            return Err(format!(
+                "thread_name is \"{name}\", but must not have a zero byte"
+            ));
+        }
+        if let Some(bytes) = self.thread_stack_size
+            && !(16 << 10..=1 << 30).contains(&bytes)
+        {
+            return Err(format!(
+                "thread_stack_size is {bytes} bytes, but must be from 16 KiB to 1 GiB"
+            ));
+        }
+        if self.max_blocking_threads == Some(0) {
+            return Err("max_blocking_threads is 0, but must be at least 1".to_owned());
+        }
+        Ok(())
+    }
+
     /// Starts the runtime.
     ///
     /// # Errors
@@ -185,6 +209,7 @@ impl Builder {
                 "spares is {spares}, but must be from 0 to 1024"
             )));
         }
+        self.check_threads().map_err(BuildError::Invalid)?;
         let signals = self.signals.resolve().map_err(BuildError::Invalid)?;
         // Before any thread of ours exists, so that none of them has a worker's mask.
         affinity::remember();
@@ -250,8 +275,8 @@ impl Builder {
         if signals == Signals::On {
             runtime.subscribe();
         }
-        if let Some(policy) = self.policy {
-            runtime.load(policy).map_err(BuildError::Load)?;
+        if let Some(load) = self.policy {
+            load(&runtime).map_err(BuildError::Load)?;
         }
         Ok(runtime)
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 
-use polity_core::Core;
+use polity_core::{Core, Scope};
 
 use crate::handle::Handle;
 use crate::machine::RealMachine;
@@ -13,6 +13,10 @@ thread_local! {
     static CURRENT: RefCell<Option<Handle>> = const { RefCell::new(None) };
     /// The core of `CURRENT`: what a spawn needs, without a borrow or a count.
     static CORE: Cell<Option<&'static Core<RealMachine>>> = const { Cell::new(None) };
+    /// What tasks inherit that are spawned on this thread, inside a [`with`](crate::with()).
+    static SCOPE: Cell<Option<Scope>> = const { Cell::new(None) };
+    /// There is one: what a spawn looks at, a byte instead of the whole.
+    static IN_SCOPE: Cell<bool> = const { Cell::new(false) };
     /// This thread runs `init`, `exit` or the drop of a policy.
     static IN_POLICY: Cell<bool> = const { Cell::new(false) };
 }
@@ -64,6 +68,39 @@ pub(crate) fn current() -> Option<Handle> {
 #[inline]
 pub(crate) fn core() -> Option<&'static Core<RealMachine>> {
     CORE.get()
+}
+
+#[inline]
+pub(crate) fn open_scope() -> Option<Scope> {
+    match IN_SCOPE.get() {
+        true => SCOPE.get(),
+        false => None,
+    }
+}
+
+fn replace_scope(scope: Option<Scope>) -> Option<Scope> {
+    IN_SCOPE.set(scope.is_some());
+    SCOPE.replace(scope)
+}
+
+/// While it lives, this is the scope of the thread. Guards are dropped in the opposite order of their making.
+pub(crate) struct OpenScope {
+    before: Option<Scope>,
+    // Must be dropped on the thread that made it.
+    _not_send: PhantomData<*const ()>,
+}
+
+pub(crate) fn set_scope(scope: Option<Scope>) -> OpenScope {
+    OpenScope {
+        before: replace_scope(scope),
+        _not_send: PhantomData,
+    }
+}
+
+impl Drop for OpenScope {
+    fn drop(&mut self) {
+        replace_scope(self.before);
+    }
 }
 
 /// Runs policy code on a disposable thread.

@@ -18,6 +18,7 @@ use crate::context::{self, EnterGuard};
 use crate::control::{Exits, Load, Request};
 use crate::error::{LoadError, TryCurrentError};
 use crate::machine::RealMachine;
+use crate::policy_ref::PolicyRef;
 use crate::signals::Sysrq;
 use crate::spares::Spares;
 use crate::sys::tls;
@@ -165,7 +166,8 @@ impl Handle {
         self.tokio().block_on(future)
     }
 
-    /// Spawns a task. It runs also if the handle is dropped.
+    /// Spawns a task. It runs also if the handle is dropped. A task of the same runtime that calls this hands down its
+    /// [`Attributes`]; from outside, and from other runtimes, nothing is inherited.
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -175,10 +177,10 @@ impl Handle {
         self.core().spawn(Location::caller(), future)
     }
 
-    /// Spawns a task with attributes, for policies to read.
+    /// Spawns a task with attributes, for policies to read. What they do not set is inherited: see [`Attributes`].
     ///
     /// # Errors
-    /// If the weight is not in 1..=10,000 or the affinity mask names no worker of this runtime.
+    /// If the weight is not in 1..=10,000, the affinity mask names no worker of this runtime, or the deadline has passed.
     #[track_caller]
     pub fn spawn_with<F>(
         &self,
@@ -283,8 +285,41 @@ impl Handle {
         self.core().bypass_depth() as usize
     }
 
-    /// The policy that is loaded; `None`: the built-in FIFO runs.
-    pub fn policy(&self) -> Option<PolicyStatus> {
+    /// The policy that is loaded, by its type, so that its parameters and statistics can be read and changed while it runs.
+    /// `None`: it is of another type, or the built-in FIFO runs. One that was loaded as a [`BoxPolicy`](polity_policy::BoxPolicy) is
+    /// found by the type that is inside.
+    ///
+    /// Takes a lock that is never held for long. For control and reports, not for each request: keep the [`PolicyRef`].
+    ///
+    /// ```
+    /// use polity::Runtime;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// /// Something with a parameter.
+    /// struct Patient {
+    ///     patience: AtomicU32,
+    /// }
+    ///
+    /// impl polity::Policy for Patient {
+    ///     type Task = ();
+    ///     fn name(&self) -> &str {
+    ///         "patient"
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::new()?;
+    /// assert!(runtime.policy::<Patient>().is_none());
+    /// runtime.load(Patient { patience: AtomicU32::new(3) }).unwrap();
+    /// let policy = runtime.policy::<Patient>().unwrap();
+    /// policy.patience.store(5, Ordering::Relaxed);
+    /// # Ok::<(), polity::BuildError>(())
+    /// ```
+    pub fn policy<P: Policy>(&self) -> Option<PolicyRef<P>> {
+        PolicyRef::current(self)
+    }
+
+    /// Name, number and age of the policy that is loaded; `None`: the built-in FIFO runs.
+    pub fn policy_status(&self) -> Option<PolicyStatus> {
         let policy = self.core().current_policy()?;
         let loaded_for = self.now_ns().saturating_sub(policy.published_at());
         Some(PolicyStatus {
@@ -326,7 +361,7 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let policy = self.policy().map(|policy| policy.name);
+        let policy = self.policy_status().map(|policy| policy.name);
         f.debug_struct("Handle")
             .field("workers", &self.worker_count())
             .field("policy", &policy)

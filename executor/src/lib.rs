@@ -25,6 +25,7 @@
 //! struct TaggedFirst;
 //!
 //! impl Policy for TaggedFirst {
+//!     type Task = ();
 //!     fn name(&self) -> &str {
 //!         "tagged_first"
 //!     }
@@ -36,7 +37,7 @@
 //!
 //! let runtime = polity::Runtime::new()?;
 //! runtime.load(TaggedFirst).unwrap();
-//! assert_eq!(runtime.policy().unwrap().name, "tagged_first");
+//! assert_eq!(runtime.policy_status().unwrap().name, "tagged_first");
 //! let info = runtime.unload().unwrap();
 //! assert_eq!(info.kind, ExitKind::Unload);
 //! # Ok::<(), polity::BuildError>(())
@@ -63,12 +64,15 @@ mod error;
 mod guard;
 mod handle;
 mod in_place;
+mod join_set;
 mod local;
 mod machine;
 mod panics;
 mod pin;
+mod policy_ref;
 mod report;
 mod runtime;
+mod scope;
 mod signals;
 mod spares;
 mod spawn;
@@ -77,6 +81,7 @@ mod spawn;
     reason = "thread-local pointer, signal dispositions, affinity masks; nothing else"
 )]
 mod sys;
+pub mod task;
 mod threads;
 mod watch;
 
@@ -84,9 +89,9 @@ pub use polity_core::{
     AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
 };
 pub use polity_policy::{
-    Attributes, BoxPolicy, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind,
-    Generation, Host, HostApi, InitError, Policy, Position, Stopped, TaskId, TaskView, WorkerId,
-    WorkerMask, fake,
+    Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
+    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
+    TaskView, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;
@@ -95,8 +100,36 @@ pub use crate::context::EnterGuard;
 pub use crate::error::{BuildError, LoadError, TryCurrentError};
 pub use crate::handle::{Handle, PolicyStatus};
 pub use crate::in_place::block_in_place;
+pub use crate::join_set::JoinSet;
 pub use crate::local::{LocalJoinHandle, LocalSet, RunUntil, spawn_local, spawn_local_with};
 pub use crate::pin::Pin;
+pub use crate::policy_ref::PolicyRef;
 pub use crate::runtime::Runtime;
+pub use crate::scope::{With, with};
 pub use crate::signals::Signals;
-pub use crate::spawn::{YieldNow, spawn, spawn_blocking, spawn_with, yield_now};
+pub use crate::spawn::{
+    YieldIfDue, YieldNow, spawn, spawn_blocking, spawn_with, yield_if_due, yield_now,
+};
+
+/// ```
+/// use polity::JoinError;
+///
+/// #[polity::main(worker_threads = 2)]
+/// async fn main() -> Result<(), JoinError> {
+///     let answer = polity::spawn(async { 6 * 7 }).await?;
+///     assert_eq!(answer, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::main;
+
+/// ```
+/// #[polity::test(worker_threads = 2)]
+/// async fn a_task_answers() -> Result<(), polity::JoinError> {
+///     assert_eq!(polity::spawn(async { 6 * 7 }).await?, 42);
+///     Ok(())
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use polity_macros::test;

@@ -19,8 +19,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, PanicNote, SeatId, Worker};
+use polity_core::{Local, Machine, PanicNote, Park, Scope, SeatId, Worker};
 
+use crate::context;
 use crate::control::Request;
 use crate::driver::{self, Budget, Driver, Parked, Recovered};
 use crate::panics;
@@ -100,14 +101,22 @@ impl RealMachine {
     }
 
     /// Blocks `worker`, whose thread this is.
-    pub(crate) fn park(&self, worker: &mut Worker<RealMachine>, timeout: Option<Duration>) {
+    pub(crate) fn park(&self, worker: &mut Worker<RealMachine>, park: Park) {
         let parker = &self.parkers[worker.local().seat().index()];
+        let [watch, timer] = [park.watch_ns, park.timer_ns].map(|ns| ns.map(Duration::from_nanos));
         let timed_out = match self.driver.try_seat() {
+            Some(seat) if timer.is_some_and(|timer| timer <= COARSE) => {
+                drop(seat);
+                worker.unparked(parker.park(timer.map(|timer| timer.min(NAP))));
+                return self.drive(worker);
+            }
             // Sit comes before Announce (`driver/mod.rs`).
             Some(mut seat) => {
                 let announced = parker.announce(PARKED_DRIVER);
                 let parked = announced.then(|| {
                     worker.enter_driver();
+                    let timer = timer.map(|timer| timer - COARSE);
+                    let timeout = watch.into_iter().chain(timer).min();
                     let parked = catch_unwind(AssertUnwindSafe(|| seat.park(timeout)));
                     worker.leave_driver();
                     parked
@@ -123,7 +132,7 @@ impl RealMachine {
                 parker.leave();
                 timed_out
             }
-            None => parker.park(timeout),
+            None => parker.park(watch.into_iter().chain(timer).min()),
         };
         worker.unparked(timed_out);
     }
@@ -141,6 +150,12 @@ impl RealMachine {
         }
     }
 }
+
+/// By so much a park in the driver may be too long: tokio rounds up to a millisecond, and so does what it waits in. The last
+/// bit before a policy's timer is spent in naps outside, with a look at the driver after each.
+const COARSE: Duration = Duration::from_millis(2);
+/// How long sockets wait meanwhile, at most.
+const NAP: Duration = Duration::from_micros(250);
 
 /// A foreign waker has panicked inside the driver.
 #[cold]
@@ -207,6 +222,15 @@ impl Parker {
 impl Machine for RealMachine {
     fn now(&self) -> u64 {
         now().duration_since(self.started).as_nanos() as u64
+    }
+
+    fn at(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started).as_nanos() as u64
+    }
+
+    #[inline]
+    fn open_scope(&self) -> Option<Scope> {
+        context::open_scope()
     }
 
     fn unpark(&self, seat: SeatId) {

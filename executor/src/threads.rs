@@ -10,7 +10,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use polity_core::{Core, Pass, SeatId, Worker};
 
@@ -235,7 +234,7 @@ fn pass_until_told(
                 }
             }
             Pass::Drive => machine.drive(worker),
-            Pass::Park(park) => machine.park(worker, park.timeout_ns.map(Duration::from_nanos)),
+            Pass::Park(park) => machine.park(worker, park),
             end @ (Pass::Stop | Pass::Dismissed | Pass::Revoked) => return end,
         }
         // After a park, never between its announcement and itself.

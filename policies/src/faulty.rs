@@ -156,6 +156,8 @@ impl Faulty {
 }
 
 impl Policy for Faulty {
+    type Task = ();
+
     fn name(&self) -> &str {
         "faulty"
     }
@@ -177,6 +179,19 @@ impl Policy for Faulty {
     fn exit(&self, info: &ExitInfo) {
         self.count(Callback::Exit);
         self.inner.exit(info);
+    }
+
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<(), InitError> {
+        let nth = self.count(Callback::InitTask);
+        if self.fault == Fault::RefuseTask(nth) {
+            return Err(format!("faulty: task {nth} refused, as ordered").into());
+        }
+        self.inner.init_task(host, task)
+    }
+
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.count(Callback::ExitTask);
+        self.inner.exit_task(host, task);
     }
 
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {

@@ -138,6 +138,8 @@ impl Default for Fifo {
 }
 
 impl Policy for Fifo {
+    type Task = ();
+
     fn name(&self) -> &str {
         match self.queues {
             Queues::One => "fifo",

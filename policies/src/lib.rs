@@ -1,4 +1,4 @@
-//! Scheduling policies that come with polity: two that are meant to be used, and one that is wrong on purpose.
+//! Scheduling policies that come with polity: three that are meant to be used, and one that is wrong on purpose.
 //!
 //! Not needed to run tasks: without a policy polity schedules by a built-in FIFO with work stealing, which is the
 //! faster choice while all tasks matter equally. Load one of these to say that they do not, or read them before you
@@ -9,6 +9,7 @@
 //! | [`Fifo::new`] | one queue, strictly first come, first served | order matters more than throughput |
 //! | [`Fifo::per_worker`] | one queue per worker, surplus shared | tasks wake each other and caches matter |
 //! | [`Priority`] | eight levels by weight, with ageing | some tasks must not wait for others |
+//! | [`Vtime`] | by processor time used, divided by weight | tasks are to share the processor in proportion |
 //! | [`Faulty`] | none | you want to see an ejection |
 //!
 //! ```
@@ -30,10 +31,12 @@ mod faulty;
 mod fifo;
 mod per_worker;
 mod priority;
+mod vtime;
 
 pub use faulty::{Callback, Fault, Faulty, Release};
 pub use fifo::Fifo;
 pub use priority::Priority;
+pub use vtime::{Vtime, VtimeError, VtimeStats, VtimeTask};
 
 use polity_policy::BoxPolicy;
 
@@ -43,7 +46,13 @@ use polity_policy::BoxPolicy;
 /// assert!(polity_policies::names().contains(&"priority"));
 /// ```
 pub const fn names() -> &'static [&'static str] {
-    &["fifo", "fifo_per_worker", "priority"]
+    &[
+        "fifo",
+        "fifo_per_worker",
+        "priority",
+        "vtime",
+        "vtime_coarse",
+    ]
 }
 
 /// The policy of that name, with its default settings, for choice at run time (a command line, a config file).
@@ -59,6 +68,8 @@ pub fn by_name(name: &str) -> Option<BoxPolicy> {
         "fifo" => Some(BoxPolicy::new(Fifo::new())),
         "fifo_per_worker" => Some(BoxPolicy::new(Fifo::per_worker())),
         "priority" => Some(BoxPolicy::new(Priority::new())),
+        "vtime" => Some(BoxPolicy::new(Vtime::new())),
+        "vtime_coarse" => Some(BoxPolicy::new(Vtime::coarse())),
         _ => None,
     }
 }

@@ -24,6 +24,12 @@ impl<T: Default> PerWorker<T> {
             .get_or_init(|| (0..workers).map(|_| Padded::default()).collect());
     }
 
+    /// Those of all workers; none before `init`.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        let values = self.values.get().map_or(&[][..], |values| values);
+        values.iter().map(|value| &value.0)
+    }
+
     #[inline]
     pub(crate) fn of(&self, worker: WorkerId) -> &T {
         let values = self.values.get().expect("init comes before other calls");

@@ -190,6 +190,8 @@ const fn batch(level: usize) -> usize {
 }
 
 impl Policy for Priority {
+    type Task = ();
+
     fn name(&self) -> &str {
         "priority"
     }

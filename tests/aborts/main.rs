@@ -99,6 +99,8 @@ where
     E: Fn() + Send + Sync + 'static,
     X: Fn() + Send + Sync + 'static,
 {
+    type Task = ();
+
     fn name(&self) -> &str {
         "deadly"
     }

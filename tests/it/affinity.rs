@@ -56,6 +56,8 @@ fn worker_k_of_a_mask_is_worker_k_of_the_host() {
     check(3, |runtime| {
         struct Compare(Arc<Mutex<Vec<(u64, WorkerId)>>>);
         impl Policy for Compare {
+            type Task = ();
+
             fn name(&self) -> &str {
                 "compare"
             }
@@ -264,7 +266,9 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
                     for n in 0..40 {
                         let body = async {};
                         if n % 2 == 0 {
-                            tasks.push((true, polity::spawn(noted(&note_free, body))));
+                            let free = noted(&note_free, body);
+                            let free = polity::spawn_with(Attributes::detached(), free);
+                            tasks.push((true, free.unwrap()));
                         } else {
                             let body = noted(&note_stays, body);
                             tasks.push((false, polity::spawn_with(only([0]), body).unwrap()));
@@ -293,6 +297,8 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
 fn a_policy_cannot_place_a_task_where_it_may_not_run() {
     struct AllOnZero;
     impl Policy for AllOnZero {
+        type Task = ();
+
         fn name(&self) -> &str {
             "all_on_zero"
         }
@@ -316,7 +322,10 @@ fn a_policy_cannot_place_a_task_where_it_may_not_run() {
             wait_for("the task", task).unwrap();
             assert_eq!(threads.all(), [workers[1]].into());
         }
-        assert!(runtime.policy().is_some(), "it is no reason to eject");
+        assert!(
+            runtime.policy_status().is_some(),
+            "it is no reason to eject"
+        );
     });
 }
 

@@ -44,7 +44,7 @@ fn check_ejected_over(
         assert!(info.worker.is_some(), "{info}");
         let without_task = expected.starts_with("dispatch") || expected.starts_with("dequeue");
         assert_eq!(info.task.is_none(), without_task, "{info}");
-        assert!(runtime.policy().is_none());
+        assert!(runtime.policy_status().is_none());
         Mixed::start(&runtime, 2).finish();
     });
 }
@@ -292,6 +292,6 @@ fn nothing_that_a_policy_said_after_its_fault_counts() {
         for task in tasks {
             wait_for("a task of the batch", task).unwrap();
         }
-        wait_until("the policy is gone", || runtime.policy().is_none());
+        wait_until("the policy is gone", || runtime.policy_status().is_none());
     });
 }

@@ -66,7 +66,7 @@ fn the_tasks_for_which_a_blocked_thread_waits_run_on_its_only_worker() {
                 });
                 wait_for("a task that blocks", task).unwrap();
             }
-            assert_eq!(runtime.policy().map(|it| it.generation), generation);
+            assert_eq!(runtime.policy_status().map(|it| it.generation), generation);
             assert!(runtime.metrics().stand_ins > 0);
         });
     }

@@ -158,7 +158,7 @@ fn timers_io_and_control_are_served_between_the_loops_on_one_worker() {
             "it has looped all the time"
         );
         assert!(!held.is_finished());
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         runtime.eject("enough").unwrap();
         wait_for("the task that was held", held).unwrap();
     });
@@ -184,7 +184,7 @@ fn the_watchdog_ejects_it_and_its_tasks_go_on() {
             );
             assert!(info.worker.is_some(), "{info}");
             load.finish();
-            assert!(runtime.policy().is_none());
+            assert!(runtime.policy_status().is_none());
         });
     }
 }

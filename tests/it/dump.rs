@@ -19,6 +19,8 @@ const CUSTOM: u32 = 7;
 struct Sorter;
 
 impl Policy for Sorter {
+    type Task = ();
+
     fn name(&self) -> &str {
         "sorter"
     }
@@ -272,7 +274,7 @@ fn a_dump_changes_nothing() {
         }
         let after = runtime.metrics();
         assert_eq!((before.polls, before.offered), (after.polls, after.offered));
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         assert!(runtime.exit_info(generation).is_none());
         assert_eq!(runtime.bypass_depth(), 0);
     });
@@ -361,7 +363,7 @@ fn the_report_on_a_stuck_callback_has_a_dump_with_the_callback() {
     let release = policy.release_handle();
     let end = move |runtime: &Runtime| {
         run_some(runtime);
-        wait_until("the policy is gone", || runtime.policy().is_none());
+        wait_until("the policy is gone", || runtime.policy_status().is_none());
         wait_until("the thread is replaced", || {
             runtime.abandoned_threads() == 1
         });
@@ -402,6 +404,8 @@ impl Wrong {
 }
 
 impl Policy for Wrong {
+    type Task = ();
+
     fn name(&self) -> &str {
         "wrong"
     }

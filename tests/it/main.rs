@@ -1,6 +1,7 @@
 //! What a program may rely on, tested from outside, on the real machine.
 
 mod affinity;
+mod attributes;
 mod audit;
 mod bad_input;
 mod block_in_place;
@@ -9,15 +10,21 @@ mod contract;
 mod dispatch_loop;
 mod dump;
 mod join;
+mod join_set;
 mod local;
+mod macros;
 mod panics;
 mod policy_life;
+mod policy_ref;
 mod runtime;
 mod scheduling;
+mod slices;
 mod spares;
 mod stuck;
 mod support;
+mod task_ids;
 mod tasks;
+mod timers;
 mod tokio_compat;
 mod watchdog;
 mod workload;

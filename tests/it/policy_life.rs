@@ -37,15 +37,15 @@ fn holds_back(name: &str, offered: Sender<(u64, EnqueueReason)>) -> Script {
 #[test]
 fn generations_count_up_and_status_names_the_loaded_one() {
     check(1, |runtime| {
-        assert!(runtime.policy().is_none());
+        assert!(runtime.policy_status().is_none());
         assert!(runtime.unload().is_none());
         assert!(runtime.eject("nobody there").is_none());
         let first = runtime.load(Fifo::new()).unwrap();
-        let status = runtime.policy().unwrap();
+        let status = runtime.policy_status().unwrap();
         assert_eq!((status.name.as_str(), status.generation), ("fifo", first));
         let second = runtime.load(Priority::new()).unwrap();
         assert!(second > first);
-        assert_eq!(runtime.policy().unwrap().generation, second);
+        assert_eq!(runtime.policy_status().unwrap().generation, second);
         assert!(runtime.exit_info(second).is_none());
         assert!(
             runtime
@@ -147,7 +147,7 @@ fn check_refused(bad: impl Policy, expected: impl FnOnce(&LoadError) -> bool + S
         let generation = runtime.load(old).unwrap();
         let error = runtime.load(bad).unwrap_err();
         assert!(expected(&error), "{error:?}: {error}");
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         let before = enqueues.load(Ordering::Relaxed);
         wait_for("a task", runtime.spawn(async {})).unwrap();
         assert!(
@@ -255,7 +255,7 @@ fn an_init_that_hangs_is_given_up_after_its_deadline_and_another_load_works() {
         let after = Duration::from_secs(5);
         assert_eq!(error, LoadError::InitTimedOut { after });
         assert!(took >= after, "{took:?}");
-        assert_eq!(runtime.policy().unwrap().generation, old);
+        assert_eq!(runtime.policy_status().unwrap().generation, old);
         // It still hangs.
         let next = runtime.load(Priority::new()).unwrap();
         assert_eq!(exit_of(&runtime, old).kind, ExitKind::Swap);
@@ -263,7 +263,7 @@ fn an_init_that_hangs_is_given_up_after_its_deadline_and_another_load_works() {
         // Its late answer is dropped, and so is the policy.
         drop(release);
         receive("the drop of the late policy", &drop_of);
-        assert_eq!(runtime.policy().unwrap().generation, next);
+        assert_eq!(runtime.policy_status().unwrap().generation, next);
     });
 }
 
@@ -291,7 +291,7 @@ fn a_load_from_inside_a_callback_is_refused() {
                 "{place}"
             );
         }
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
     });
 }
 
@@ -356,7 +356,7 @@ fn what_a_policy_held_runs_when_it_is_unloaded_or_ejected() {
             for task in tasks {
                 wait_for("a task that was held", task).unwrap();
             }
-            assert!(runtime.policy().is_none());
+            assert!(runtime.policy_status().is_none());
         });
     }
 }
@@ -426,6 +426,11 @@ fn says(callback: Callback, say: Say) -> Script {
             on_task(host, task);
             task.last_worker()
         }),
+        Callback::InitTask => script.init_task(move |host, task| {
+            on_task(host, task);
+            Ok(())
+        }),
+        Callback::ExitTask => script.exit_task(on_task),
         Callback::Enqueue => script.enqueue(on_task),
         Callback::Runnable => script.runnable(on_task),
         Callback::Running => script.running(on_task),
@@ -442,7 +447,9 @@ fn says(callback: Callback, say: Say) -> Script {
     }
 }
 
-const ON_WORKERS: [Callback; 8] = [
+const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
     Callback::SelectWorker,
     Callback::Enqueue,
     Callback::Dequeue,
@@ -467,7 +474,7 @@ fn end_from_each_callback(say: Say, check_info: fn(Callback, &ExitInfo)) {
             }
             let info = exit_of(&runtime, generation);
             check_info(callback, &info);
-            assert!(runtime.policy().is_none());
+            assert!(runtime.policy_status().is_none());
             for task in tasks {
                 match wait_for("a task of the ended policy", task) {
                     Ok(()) => {}
@@ -656,6 +663,8 @@ fn loads_from_many_threads_at_once_are_made_one_after_the_other() {
 struct Named(String);
 
 impl Policy for Named {
+    type Task = ();
+
     fn name(&self) -> &str {
         assert_ne!(self.0, "panics", "no name, as ordered");
         &self.0
@@ -692,7 +701,7 @@ fn a_name_of_128_bytes_is_accepted() {
     check(1, |runtime| {
         for name in ["x".repeat(128), "ä".repeat(64), "a b.c-d/é".to_owned()] {
             runtime.load(Named(name.clone())).unwrap();
-            assert_eq!(runtime.policy().unwrap().name, name);
+            assert_eq!(runtime.policy_status().unwrap().name, name);
         }
     });
 }
@@ -718,7 +727,7 @@ fn a_load_after_the_runtime_has_gone_is_refused() {
         drop(runtime);
         let error = handle.load(Fifo::new()).unwrap_err();
         assert_eq!(error, LoadError::Refused(LoadRefused::Closing));
-        assert!(handle.policy().is_none());
+        assert!(handle.policy_status().is_none());
     });
 }
 

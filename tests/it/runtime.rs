@@ -53,15 +53,30 @@ fn a_core_that_is_not_there_is_refused() {
 
 #[test]
 fn a_pool_without_threads_is_refused() {
-    let error = builder(1).max_blocking_threads(0).build().unwrap_err();
-    assert!(matches!(error, BuildError::Io { .. }), "{error:?}");
+    check_refused(
+        builder(1).max_blocking_threads(0),
+        &["max_blocking_threads is 0"],
+    );
+}
+
+#[test]
+fn threads_that_cannot_be_started_as_asked_are_refused() {
+    for bytes in [0, (16 << 10) - 1, (1 << 30) + 1, usize::MAX] {
+        let said = format!("thread_stack_size is {bytes} bytes");
+        check_refused(builder(1).thread_stack_size(bytes), &[&said]);
+    }
+    drop(builder(1).thread_stack_size(1 << 20).build().unwrap());
+    check_refused(
+        builder(1).thread_name("a\0b"),
+        &["thread_name is \"a\\0b\""],
+    );
 }
 
 #[test]
 fn a_runtime_can_start_with_a_policy() {
     within(|| {
         let runtime = builder(2).policy(Priority::new()).build().unwrap();
-        assert_eq!(runtime.policy().unwrap().name, "priority");
+        assert_eq!(runtime.policy_status().unwrap().name, "priority");
         wait_for("a task", runtime.spawn(async {})).unwrap();
     });
 }
@@ -145,7 +160,7 @@ fn the_policy_of_one_runtime_is_not_that_of_another() {
         starved.load(Hoarder).unwrap();
         let stuck = starved.spawn(async {});
         wait_for("a task", free.spawn(async {})).unwrap();
-        assert!(free.policy().is_none());
+        assert!(free.policy_status().is_none());
         assert!(!stuck.is_finished());
         // Woken and awaited across: the one that is starved does not hold the other up.
         assert!(starved.unload().is_some());

@@ -33,7 +33,10 @@ fn check_each(workers: usize, body: impl Fn(&Runtime) + Send + Copy + 'static) {
                 runtime.load(policy).unwrap();
             }
             // Shown if the test fails.
-            eprintln!("policy: {:?}", runtime.policy().map(|policy| policy.name));
+            eprintln!(
+                "policy: {:?}",
+                runtime.policy_status().map(|policy| policy.name)
+            );
             body(&runtime);
         });
     }

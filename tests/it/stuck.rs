@@ -98,6 +98,11 @@ impl Scene {
 
     /// A policy with so many calls that are stuck, and not convicted yet.
     fn new(runtime: &Handle, callback: Callback, how: How, calls: usize, bait: Bait) -> Scene {
+        // One that waits never comes to its `exit_task`.
+        let bait = match (callback, bait) {
+            (Callback::ExitTask, Bait::Waits) => Bait::Finishes,
+            _ => bait,
+        };
         loop {
             let scene = Scene::set(runtime, callback, how, calls, bait);
             if let Some(scene) = scene.spring(runtime, bait) {
@@ -193,7 +198,7 @@ impl Scene {
         Mixed::start(runtime, 3).finish();
         assert!(record.enqueues.load(Ordering::SeqCst) > 0);
         record.check();
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         assert_eq!(self.trigger.stuck(), self.calls, "they are stuck still");
     }
 
@@ -272,12 +277,16 @@ stuck_in! {
     a_dequeue_that_does_not_return_costs_no_task: Dequeue;
     a_dispatch_that_does_not_return_costs_no_task: Dispatch;
     a_runnable_that_does_not_return_costs_no_task: Runnable;
+    an_init_task_that_does_not_return_costs_no_task: InitTask;
+    an_exit_task_that_does_not_return_costs_no_task: ExitTask;
     a_running_that_does_not_return_costs_no_task: Running;
     a_stopping_that_does_not_return_costs_no_task: Stopping;
     a_quiescent_that_does_not_return_costs_no_task: Quiescent;
 }
 
-const ON_WORKERS: [Callback; 8] = [
+const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
     Callback::SelectWorker,
     Callback::Enqueue,
     Callback::Dequeue,
@@ -375,6 +384,8 @@ fn a_notifier_that_does_not_return_in_a_bypass_costs_no_task() {
     within(|| {
         let runtime = runtime();
         for callback in [
+            Callback::InitTask,
+            Callback::ExitTask,
             Callback::Dequeue,
             Callback::Runnable,
             Callback::Running,
@@ -440,7 +451,7 @@ fn a_load_that_is_pending_when_all_threads_get_stuck_is_completed() {
         }
         drop(finish);
         let generation = load.join().unwrap().unwrap();
-        assert_eq!(runtime.policy().unwrap().generation, generation);
+        assert_eq!(runtime.policy_status().unwrap().generation, generation);
         Mixed::start(&runtime, 2).finish();
         assert!(record.enqueues.load(Ordering::SeqCst) > 0);
         record.check();
@@ -586,7 +597,7 @@ fn time_to_eject(runtime: &Runtime, wait: impl Fn() + Send + Sync + 'static) -> 
     let generation = runtime.load(policy).unwrap();
     let task = runtime.spawn(async {});
     let begun = receive("the call", &begun);
-    wait_until("it is ejected", || runtime.policy().is_none());
+    wait_until("it is ejected", || runtime.policy_status().is_none());
     let took = now() - begun;
     wait_for("the task that was at hand", task).unwrap();
     assert_eq!(exit_of(runtime, generation).kind, ExitKind::StuckCallback);

@@ -39,6 +39,8 @@ impl Drop for Counted {
 pub(crate) struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }

@@ -175,6 +175,8 @@ fn aborts_that_race_with_wakes_and_polls_drop_each_future_once() {
 struct Shelf;
 
 impl Policy for Shelf {
+    type Task = ();
+
     fn name(&self) -> &str {
         "shelf"
     }
@@ -215,7 +217,10 @@ fn check_abort_under_starvation(policy: impl Policy) {
             assert!(wait_for("the task", task).unwrap_err().is_cancelled());
         }
         assert_eq!(drops.count(), 101);
-        assert!(runtime.policy().is_some(), "the policy is still there");
+        assert!(
+            runtime.policy_status().is_some(),
+            "the policy is still there"
+        );
     });
 }
 
@@ -425,11 +430,12 @@ fn an_affinity_that_names_no_worker_is_refused() {
         for workers in [vec![], vec![2], vec![2, 64, u16::MAX]] {
             let mask: WorkerMask = workers.into_iter().map(WorkerId::new).collect();
             let error = runtime
-                .spawn_with(Attributes::new().affinity(mask), async {})
+                .spawn_with(Attributes::new().affinity(mask.clone()), async {})
                 .unwrap_err();
-            assert_eq!(error, SpawnError::Affinity { workers: 2 });
             let text = error.to_string();
             assert!(text.contains("affinity") && text.contains('2'), "{text}");
+            assert!(text.contains(&mask.to_string()), "{text}");
+            assert_eq!(error, SpawnError::Affinity { mask, workers: 2 });
         }
         // One that exists is enough.
         let mask = WorkerMask::from_iter([WorkerId::new(1), WorkerId::new(500)]);
@@ -442,6 +448,8 @@ fn an_affinity_that_names_no_worker_is_refused() {
 fn a_policy_reads_the_attributes_of_a_task() {
     struct Reader(std::sync::mpsc::Sender<(Option<String>, u32, u64)>);
     impl Policy for Reader {
+        type Task = ();
+
         fn name(&self) -> &str {
             "reader"
         }

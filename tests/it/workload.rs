@@ -15,7 +15,7 @@ use polity::{
     HostApi, InitError, JoinHandle, Policy, Position, Runtime, Stopped, TaskId, TaskView, WorkerId,
     yield_now,
 };
-use polity_tests::{DEADLINE, receive, wait_for};
+use polity_tests::{DEADLINE, receive, wait_for, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// For what tests lock; a panic elsewhere must not hide behind a second one.
@@ -83,6 +83,7 @@ type OnDequeue = Box<dyn Fn(&Host<'_>, &TaskView<'_>, DequeueReason) + Send + Sy
 type OnDispatch = Box<dyn Fn(&Host<'_>, WorkerId, Option<&TaskView<'_>>) + Send + Sync>;
 type OnStopping = Box<dyn Fn(&Host<'_>, &TaskView<'_>, Stopped) + Send + Sync>;
 type OnInit = Box<dyn Fn(&Host<'_>) -> Result<(), InitError> + Send + Sync>;
+type OnInitTask = Box<dyn Fn(&Host<'_>, &TaskView<'_>) -> Result<(), InitError> + Send + Sync>;
 type OnExit = Box<dyn Fn(&ExitInfo) + Send + Sync>;
 type OnDrop = Box<dyn Fn() + Send + Sync>;
 
@@ -91,6 +92,8 @@ pub(crate) struct Script {
     name: String,
     init: Option<OnInit>,
     exit: Option<OnExit>,
+    init_task: Option<OnInitTask>,
+    exit_task: Option<OnTask>,
     select_worker: Option<OnSelect>,
     enqueue: Option<OnTask>,
     dequeue: Option<OnDequeue>,
@@ -120,6 +123,8 @@ impl Script {
             name: name.into(),
             init: None,
             exit: None,
+            init_task: None,
+            exit_task: None,
             select_worker: None,
             enqueue: None,
             dequeue: None,
@@ -135,6 +140,8 @@ impl Script {
     setters! {
         init: (&Host<'_>) -> Result<(), InitError>;
         exit: (&ExitInfo);
+        init_task: (&Host<'_>, &TaskView<'_>) -> Result<(), InitError>;
+        exit_task: (&Host<'_>, &TaskView<'_>);
         select_worker: (&Host<'_>, &TaskView<'_>) -> WorkerId;
         enqueue: (&Host<'_>, &TaskView<'_>);
         dequeue: (&Host<'_>, &TaskView<'_>, DequeueReason);
@@ -151,12 +158,16 @@ impl Script {
 struct Defaults;
 
 impl Policy for Defaults {
+    type Task = ();
+
     fn name(&self) -> &str {
         "defaults"
     }
 }
 
 impl Policy for Script {
+    type Task = ();
+
     fn name(&self) -> &str {
         &self.name
     }
@@ -166,6 +177,16 @@ impl Policy for Script {
     fn exit(&self, info: &ExitInfo) {
         if let Some(exit) = &self.exit {
             exit(info);
+        }
+    }
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<(), InitError> {
+        self.init_task
+            .as_ref()
+            .map_or(Ok(()), |init| init(host, task))
+    }
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if let Some(exit) = &self.exit_task {
+            exit(host, task);
         }
     }
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
@@ -263,6 +284,8 @@ impl Keeper {
 const KEEPERS_DSQ: DsqId = DsqId::Custom(7);
 
 impl Policy for Keeper {
+    type Task = ();
+
     fn name(&self) -> &str {
         "keeper"
     }
@@ -304,6 +327,8 @@ impl Policy for Keeper {
 /// What the policy of a [`Recorder`] knows of a task, by the calls so far.
 #[derive(Clone, Copy, Default, Debug)]
 struct Known {
+    met: bool,
+    parted: bool,
     runnable: bool,
     running: bool,
     /// `stopping` said that it waits or is done: `quiescent` is due.
@@ -328,9 +353,38 @@ pub(crate) struct Record {
     pub(crate) runs: AtomicUsize,
     pub(crate) quiescents: AtomicUsize,
     pub(crate) finished: AtomicUsize,
+    pub(crate) met: AtomicUsize,
+    pub(crate) parted: AtomicUsize,
+    kept_values: AtomicUsize,
+    dropped_values: AtomicUsize,
+}
+
+/// What a [`Recorder`] keeps for a task: whose it is, by the record of which load, and what its policy keeps.
+#[derive(Default)]
+pub(crate) struct Kept<T> {
+    of: Option<(TaskId, Arc<Record>)>,
+    inner: T,
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if let Some((_, record)) = &self.of {
+            record.dropped_values.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Record {
+    /// Every value that was kept for a task has been dropped, once: the task has ended, or the generation.
+    #[track_caller]
+    pub(crate) fn check_nothing_is_kept(&self) {
+        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        wait_until("what was kept is dropped", || {
+            count(&self.dropped_values) >= count(&self.kept_values)
+        });
+        assert_eq!(count(&self.dropped_values), count(&self.kept_values));
+    }
+
     fn violation(&self, text: impl fmt::Display) {
         let mut violations = lock(&self.violations);
         if violations.len() < 20 {
@@ -366,7 +420,7 @@ impl Record {
         let known = tasks.entry(task).or_default();
         let before = *known;
         let ended = self.exits() > 0;
-        if !body(known) || ended {
+        if !body(known) || !known.met || before.parted || ended {
             let ended = if ended { ", after exit" } else { "" };
             self.violation(format_args!("{callback} of {task}{ended}: {before:?}"));
         }
@@ -431,11 +485,21 @@ impl HostApi for Spy<'_> {
         }
         done
     }
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        let done = self.host.insert_vtime(task, dsq, vtime);
+        if done {
+            self.verdict.set(Some(dsq));
+        }
+        done
+    }
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
         self.host.move_to_local(from, at_most)
     }
     fn kick(&self, worker: WorkerId) {
         self.host.kick(worker);
+    }
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.host.kick_at(worker, at);
     }
     fn worker_count(&self) -> usize {
         self.host.worker_count()
@@ -455,11 +519,17 @@ impl HostApi for Spy<'_> {
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
         self.host.create_dsq(number)
     }
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.host.create_vtime_dsq(number)
+    }
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
         self.host.destroy_dsq(dsq)
     }
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         self.host.dsq_len(dsq)
+    }
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.host.first_vtime(dsq)
     }
     fn now(&self) -> Duration {
         self.host.now()
@@ -473,6 +543,22 @@ impl HostApi for Spy<'_> {
 }
 
 impl<P: Policy> Recorder<P> {
+    /// What the policy inside is shown. It must be this load's, and of this task.
+    fn inside<'a>(&self, task: &TaskView<'a, Kept<P::Task>>) -> TaskView<'a, P::Task> {
+        let kept = task.data();
+        match &kept.of {
+            Some((id, record)) if *id == task.id() && Arc::ptr_eq(record, &self.record) => {}
+            Some((id, _)) => self.record.violation(format_args!(
+                "{} was shown what is kept for {id}",
+                task.id()
+            )),
+            None => self
+                .record
+                .violation(format_args!("{} was shown a default", task.id())),
+        }
+        task.with_data(&kept.inner)
+    }
+
     /// The verdict has been given: the task is in custody, unless it went to a local or the global DSQ.
     fn judged(&self, task: TaskId, verdict: Option<DsqId>) {
         if matches!(verdict, None | Some(DsqId::Custom(_))) {
@@ -485,6 +571,8 @@ impl<P: Policy> Recorder<P> {
 }
 
 impl<P: Policy> Policy for Recorder<P> {
+    type Task = Kept<P::Task>;
+
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -502,7 +590,29 @@ impl<P: Policy> Policy for Recorder<P> {
         self.inner.exit(info);
     }
 
-    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<Self::Task, InitError> {
+        let _inside = self.record.enter(host);
+        self.record.met.fetch_add(1, Ordering::SeqCst);
+        self.record.with(task.id(), "init_task", |known| {
+            !std::mem::replace(&mut known.met, true)
+        });
+        let inner = self.inner.init_task(host, task)?;
+        self.record.kept_values.fetch_add(1, Ordering::SeqCst);
+        let of = Some((task.id(), Arc::clone(&self.record)));
+        Ok(Kept { of, inner })
+    }
+
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        let _inside = self.record.enter(host);
+        self.record.parted.fetch_add(1, Ordering::SeqCst);
+        self.record.with(task.id(), "exit_task", |known| {
+            known.parted = true;
+            !known.runnable && !known.running && !known.custody
+        });
+        self.inner.exit_task(host, &self.inside(task));
+    }
+
+    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>) -> WorkerId {
         let _inside = self.record.enter(host);
         let fresh = matches!(task.reason(), EnqueueReason::Spawn | EnqueueReason::Wake);
         self.record.with(task.id(), "select_worker", |known| {
@@ -512,14 +622,16 @@ impl<P: Policy> Policy for Recorder<P> {
             host: *host,
             verdict: Cell::new(None),
         };
-        let worker = self.inner.select_worker(&Host::new(&spy), task);
+        let worker = self
+            .inner
+            .select_worker(&Host::new(&spy), &self.inside(task));
         if let Some(verdict) = spy.verdict.get() {
             self.judged(task.id(), Some(verdict));
         }
         worker
     }
 
-    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>) {
         let _inside = self.record.enter(host);
         self.record.enqueues.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "enqueue", |known| {
@@ -529,11 +641,11 @@ impl<P: Policy> Policy for Recorder<P> {
             host: *host,
             verdict: Cell::new(None),
         };
-        self.inner.enqueue(&Host::new(&spy), task);
+        self.inner.enqueue(&Host::new(&spy), &self.inside(task));
         self.judged(task.id(), spy.verdict.get());
     }
 
-    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
+    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>, reason: DequeueReason) {
         let _inside = self.record.enter(host);
         self.record.dequeues.fetch_add(1, Ordering::Relaxed);
         if reason == DequeueReason::Cancelled {
@@ -542,10 +654,15 @@ impl<P: Policy> Policy for Recorder<P> {
         self.record.with(task.id(), "dequeue", |known| {
             std::mem::replace(&mut known.custody, false) && known.runnable && !known.running
         });
-        self.inner.dequeue(host, task, reason);
+        self.inner.dequeue(host, &self.inside(task), reason);
     }
 
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
+    fn dispatch(
+        &self,
+        host: &Host<'_>,
+        worker: WorkerId,
+        prev: Option<&TaskView<'_, Kept<P::Task>>>,
+    ) {
         let _inside = self.record.enter(host);
         if host.worker() != Some(worker) {
             self.record.violation("dispatch for another worker");
@@ -555,10 +672,11 @@ impl<P: Policy> Policy for Recorder<P> {
                 known.runnable && !known.running && !known.custody
             });
         }
-        self.inner.dispatch(host, worker, prev);
+        let prev = prev.map(|prev| self.inside(prev));
+        self.inner.dispatch(host, worker, prev.as_ref());
     }
 
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>) {
         let _inside = self.record.enter(host);
         self.record.with(task.id(), "runnable", |known| {
             let due = !known.runnable && !known.finished && !known.stopped && !known.custody;
@@ -566,10 +684,10 @@ impl<P: Policy> Policy for Recorder<P> {
             known.polled = false;
             due
         });
-        self.inner.runnable(host, task);
+        self.inner.runnable(host, &self.inside(task));
     }
 
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>) {
         let _inside = self.record.enter(host);
         self.record.runs.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "running", |known| {
@@ -578,10 +696,10 @@ impl<P: Policy> Policy for Recorder<P> {
             known.polled = true;
             due
         });
-        self.inner.running(host, task);
+        self.inner.running(host, &self.inside(task));
     }
 
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>, stopped: Stopped) {
         let _inside = self.record.enter(host);
         self.record.with(task.id(), "stopping", |known| {
             let due = known.runnable && known.running && !known.custody;
@@ -593,10 +711,10 @@ impl<P: Policy> Policy for Recorder<P> {
         if stopped == Stopped::Finished {
             self.record.finished.fetch_add(1, Ordering::Relaxed);
         }
-        self.inner.stopping(host, task, stopped);
+        self.inner.stopping(host, &self.inside(task), stopped);
     }
 
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, Kept<P::Task>>) {
         let _inside = self.record.enter(host);
         self.record.quiescents.fetch_add(1, Ordering::Relaxed);
         self.record.with(task.id(), "quiescent", |known| {
@@ -607,7 +725,7 @@ impl<P: Policy> Policy for Recorder<P> {
             known.stopped = false;
             due
         });
-        self.inner.quiescent(host, task);
+        self.inner.quiescent(host, &self.inside(task));
     }
 }
 

@@ -17,6 +17,8 @@ use crate::sysrq::ejected;
 struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }

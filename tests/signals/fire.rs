@@ -26,6 +26,8 @@ use crate::trial;
 struct Hanging(Sender<()>);
 
 impl Policy for Hanging {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hanging"
     }
@@ -41,6 +43,8 @@ impl Policy for Hanging {
 struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }
@@ -107,13 +111,13 @@ fn check_built_in(runtime: &Runtime) {
     for task in some {
         wait_for("a task", task).unwrap();
     }
-    assert_eq!(runtime.policy(), None);
+    assert_eq!(runtime.policy_status(), None);
 }
 
 /// Asks for the signal, and waits for the end of the policy.
 fn be_quit(runtime: &Handle) {
     say("now");
-    wait_until("the policy is gone", || runtime.policy().is_none());
+    wait_until("the policy is gone", || runtime.policy_status().is_none());
 }
 
 fn load_that_hangs(runtime: &Runtime) {
@@ -142,7 +146,7 @@ fn swaps(runtime: &Runtime) {
             loop {
                 let next = loader.load(Fifo::new());
                 if next == Err(LoadError::Cancelled) {
-                    return Err(loader.policy());
+                    return Err(loader.policy_status());
                 }
                 let end = loader.wait_exit(last, DEADLINE).unwrap();
                 match end.kind {
@@ -216,7 +220,7 @@ fn shutdown() {
     release.send(()).unwrap();
     wait_for("the long poll", task).unwrap();
     drop.join().unwrap();
-    assert_eq!(handle.policy(), None);
+    assert_eq!(handle.policy_status(), None);
 }
 
 #[track_caller]

@@ -41,6 +41,8 @@ struct Notes {
 }
 
 impl Policy for Ledger {
+    type Task = ();
+
     fn name(&self) -> &str {
         "ledger"
     }
@@ -166,7 +168,7 @@ fn check_served(polls: &AtomicUsize) {
 }
 
 fn state(runtime: &Runtime, generation: Generation) -> String {
-    match (runtime.policy(), runtime.exit_info(generation)) {
+    match (runtime.policy_status(), runtime.exit_info(generation)) {
         (Some(status), None) if status.generation == generation => "loaded".to_owned(),
         (policy, info) => format!("{policy:?} {info:?}"),
     }

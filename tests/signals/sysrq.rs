@@ -24,6 +24,8 @@ use crate::process::{PART, Process, Setup, say};
 struct Hoarder;
 
 impl Policy for Hoarder {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hoarder"
     }
@@ -34,6 +36,8 @@ impl Policy for Hoarder {
 struct Hanging;
 
 impl Policy for Hanging {
+    type Task = ();
+
     fn name(&self) -> &str {
         "hanging"
     }
@@ -49,6 +53,8 @@ impl Policy for Hanging {
 struct Stuck;
 
 impl Policy for Stuck {
+    type Task = ();
+
     fn name(&self) -> &str {
         "stuck"
     }
@@ -87,7 +93,10 @@ fn the_child_of_the_other_tests() {
             ("load", "hoarder") => said_load(&handle, Hoarder),
             ("load", "stuck") => said_load(&handle, Stuck),
             ("load", "hanging") => drop(thread::spawn(move || said_load(&handle, Hanging))),
-            ("policy", _) => say(&format!("{:?}", runtime.policy().map(|policy| policy.name))),
+            ("policy", _) => say(&format!(
+                "{:?}",
+                runtime.policy_status().map(|policy| policy.name)
+            )),
             ("exit", number) => {
                 let generation = Generation::new(number.parse().unwrap());
                 let info = runtime.wait_exit(generation, DEADLINE);

@@ -60,7 +60,7 @@ pub(crate) fn stuck(runtime: &Runtime, fault: Fault) -> Option<Trial> {
         };
         drop(runtime.spawn(first_poll));
         wait_until("a worker is stuck, or the policy gone", || {
-            release.stuck() == worker || runtime.policy().is_none()
+            release.stuck() == worker || runtime.policy_status().is_none()
         });
     }
     let trial = quit(runtime, || receive("the first poll", &polls));
@@ -70,7 +70,7 @@ pub(crate) fn stuck(runtime: &Runtime, fault: Fault) -> Option<Trial> {
 
 /// Throws out whatever is loaded. `first_poll` returns when a task has been polled afterwards, and tells when that was.
 pub(crate) fn quit(runtime: &Runtime, first_poll: impl FnOnce() -> Instant) -> Option<Trial> {
-    let generation = runtime.policy()?.generation;
+    let generation = runtime.policy_status()?.generation;
     let signal_thread = thread_named("polity-signal");
     let not_run_before = not_run(&signal_thread);
     let start = now();
@@ -78,7 +78,7 @@ pub(crate) fn quit(runtime: &Runtime, first_poll: impl FnOnce() -> Instant) -> O
     let mut ours = not_run("/proc/thread-self");
     let late = loop {
         let before = std::mem::replace(&mut ours, not_run("/proc/thread-self"));
-        if runtime.policy().is_none() {
+        if runtime.policy_status().is_none() {
             break ours - before;
         }
         thread::park_timeout(Duration::from_micros(20));

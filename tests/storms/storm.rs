@@ -83,7 +83,7 @@ fn live(runtime: &Runtime, rng: &mut StdRng) {
     let generation = loaded.unwrap();
     pass(Duration::from_millis(rng.random_range(500..2000)));
     let is_loaded = |generation: Generation| {
-        let policy = runtime.policy();
+        let policy = runtime.policy_status();
         policy.is_some_and(|policy| policy.generation == generation)
     };
     if is_loaded(generation) {
@@ -149,7 +149,7 @@ fn go_wrong(runtime: &Runtime, rng: &mut StdRng) {
                 runtime.dump().to_string().replace('\n', " | ")
             ));
         }
-        runtime.policy().is_none()
+        runtime.policy_status().is_none()
     });
     let took = now() - start;
     let info = runtime
@@ -202,7 +202,7 @@ fn a_storm_ejects_no_policy_that_is_right_and_each_that_is_wrong() {
             let (mut stops, start) = (0, now());
             while !over.load(Ordering::Relaxed) {
                 let times = (now() - start).as_millis() / BYPASSES.as_millis();
-                let kinds = if times % 2 == 0 {
+                let kinds = if times.is_multiple_of(2) {
                     &["STOP"][..]
                 } else {
                     &["STOP", "TSTP"]

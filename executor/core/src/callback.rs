@@ -8,8 +8,12 @@ use std::fmt;
 pub enum Callback {
     Name,
     StallTimeout,
+    Slice,
+    Accounting,
     Init,
     Exit,
+    InitTask,
+    ExitTask,
     SelectWorker,
     Enqueue,
     Dequeue,
@@ -18,15 +22,20 @@ pub enum Callback {
     Running,
     Stopping,
     Quiescent,
+    Timer,
 }
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 12] = [
+    pub(crate) const ALL: [Callback; 17] = [
         Callback::Name,
         Callback::StallTimeout,
+        Callback::Slice,
+        Callback::Accounting,
         Callback::Init,
         Callback::Exit,
+        Callback::InitTask,
+        Callback::ExitTask,
         Callback::SelectWorker,
         Callback::Enqueue,
         Callback::Dequeue,
@@ -35,6 +44,7 @@ impl Callback {
         Callback::Running,
         Callback::Stopping,
         Callback::Quiescent,
+        Callback::Timer,
     ];
 }
 
@@ -43,8 +53,12 @@ impl fmt::Display for Callback {
         f.write_str(match self {
             Callback::Name => "name",
             Callback::StallTimeout => "stall_timeout",
+            Callback::Slice => "slice",
+            Callback::Accounting => "accounting",
             Callback::Init => "init",
             Callback::Exit => "exit",
+            Callback::InitTask => "init_task",
+            Callback::ExitTask => "exit_task",
             Callback::SelectWorker => "select_worker",
             Callback::Enqueue => "enqueue",
             Callback::Dequeue => "dequeue",
@@ -53,6 +67,7 @@ impl fmt::Display for Callback {
             Callback::Running => "running",
             Callback::Stopping => "stopping",
             Callback::Quiescent => "quiescent",
+            Callback::Timer => "timer",
         })
     }
 }

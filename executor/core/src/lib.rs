@@ -76,7 +76,8 @@ mod model {
 pub use crate::{
     callback::Callback,
     core::{
-        Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS, SpawnError,
+        Cause, Core, CoreConfig, LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS, Scope,
+        SpawnError,
     },
     dump::Dump,
     hosting::LoadedPolicy,

@@ -1,8 +1,9 @@
 //! What core needs from outside.
 
 use std::backtrace::Backtrace;
+use std::time::Instant;
 
-use crate::{Local, SeatId};
+use crate::{Local, Scope, SeatId};
 
 /// Where a policy panicked.
 #[derive(Debug)]
@@ -19,6 +20,12 @@ pub struct PanicNote {
 pub trait Machine: Send + Sync + Sized + 'static {
     /// Nanoseconds since the runtime started. Monotonic.
     fn now(&self) -> u64;
+
+    /// The same for a moment that somebody else has read from a clock; 0 for one before the start.
+    fn at(&self, moment: Instant) -> u64;
+
+    /// The scope that is open on this thread ([`Core::scope`](crate::Core::scope)), if there is one. Asked at each spawn.
+    fn open_scope(&self) -> Option<Scope>;
 
     /// Ends the present park of the thread in `seat`, or else its next one. Tokens do not add up.
     fn unpark(&self, seat: SeatId);

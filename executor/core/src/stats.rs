@@ -58,6 +58,12 @@ counters! {
     dispatches,
     /// Times that a worker left the dispatch loop after 32 rounds with nothing to run.
     dispatch_loops_cut,
+    /// Slices that were over before the task let go of its worker.
+    slice_overruns,
+    /// By how much, in nanoseconds, all of them together.
+    slice_overrun_ns,
+    /// Calls of a policy's `timer`.
+    timers,
     /// Times that a worker went on with the task it had just polled because `dispatch` gave it nothing else.
     kept_last,
     /// Claims in `dispatch` of tasks that were not there to be claimed.

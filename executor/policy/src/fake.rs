@@ -9,6 +9,7 @@
 //!
 //! struct Empty;
 //! impl Policy for Empty {
+//!     type Task = ();
 //!     fn name(&self) -> &str {
 //!         "empty"
 //!     }
@@ -42,8 +43,10 @@ pub struct Insert {
     pub task: TaskId,
     /// Into which DSQ.
     pub dsq: DsqId,
-    /// At which end.
+    /// At which end; [`Position::Tail`] for an insert with a vtime.
     pub at: Position,
+    /// At which vtime, if it was [`Host::insert_vtime`].
+    pub vtime: Option<u64>,
 }
 
 /// A host without a runtime. See the [module](self).
@@ -58,10 +61,34 @@ pub struct FakeHost {
     now: Cell<Duration>,
     inserts: RefCell<Vec<Insert>>,
     kicks: RefCell<Vec<WorkerId>>,
+    timers: RefCell<BTreeMap<WorkerId, Duration>>,
     idle: RefCell<BTreeSet<WorkerId>>,
     local: RefCell<VecDeque<TaskId>>,
-    custom: RefCell<BTreeMap<u32, VecDeque<TaskId>>>,
+    custom: RefCell<BTreeMap<u32, Custom>>,
     ended: RefCell<Option<ExitInfo>>,
+}
+
+#[derive(Debug)]
+enum Custom {
+    Fifo(VecDeque<TaskId>),
+    /// In order.
+    Vtime(VecDeque<(u64, TaskId)>),
+}
+
+impl Custom {
+    fn len(&self) -> usize {
+        match self {
+            Custom::Fifo(tasks) => tasks.len(),
+            Custom::Vtime(tasks) => tasks.len(),
+        }
+    }
+
+    fn pop(&mut self) -> Option<TaskId> {
+        match self {
+            Custom::Fifo(tasks) => tasks.pop_front(),
+            Custom::Vtime(tasks) => tasks.pop_front().map(|(_, task)| task),
+        }
+    }
 }
 
 /// A task that exists only for a test, from [`FakeHost::task`].
@@ -74,6 +101,7 @@ pub struct FakeHost {
 pub struct FakeTask {
     id: TaskId,
     attributes: Attributes,
+    deadline: Option<Duration>,
     reason: EnqueueReason,
 }
 
@@ -100,6 +128,30 @@ impl FakeTask {
         self
     }
 
+    /// The same in a group.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(1).group(2).view().group(), 2);
+    /// ```
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.attributes = self.attributes.group(group);
+        self
+    }
+
+    /// The same with a deadline, on the host's clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let task = polity_policy::fake::FakeHost::new(1).task(1).deadline(Duration::from_secs(1));
+    /// assert_eq!(task.view().deadline(), Some(Duration::from_secs(1)));
+    /// ```
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// The same, offered for another reason than a wake.
     ///
     /// ```
@@ -120,7 +172,21 @@ impl FakeTask {
     /// ```
     pub fn view(self) -> TaskView<'static> {
         let attributes = Box::leak(Box::new(self.attributes));
-        TaskView::new(self.id, attributes, WorkerId::new(0), self.reason)
+        let view = TaskView::new(self.id, attributes, WorkerId::new(0), self.reason);
+        match self.deadline {
+            Some(deadline) => view.with_deadline(deadline),
+            None => view,
+        }
+    }
+
+    /// The same for a policy that keeps data for each task. A runtime calls [`Policy::init_task`](crate::Policy::init_task)
+    /// for the data; a test may do so, too.
+    ///
+    /// ```
+    /// assert_eq!(*polity_policy::fake::FakeHost::new(1).task(1).view_with(&5).data(), 5);
+    /// ```
+    pub fn view_with<T>(self, data: &T) -> TaskView<'_, T> {
+        self.view().with_data(data)
     }
 }
 
@@ -136,6 +202,7 @@ impl FakeHost {
             now: Cell::default(),
             inserts: RefCell::default(),
             kicks: RefCell::default(),
+            timers: RefCell::default(),
             idle: RefCell::default(),
             local: RefCell::default(),
             custom: RefCell::default(),
@@ -161,6 +228,7 @@ impl FakeHost {
         FakeTask {
             id: TaskId::from_parts(slot, 1),
             attributes: Attributes::new(),
+            deadline: None,
             reason: EnqueueReason::Wake,
         }
     }
@@ -206,6 +274,16 @@ impl FakeHost {
         self.kicks.borrow().clone()
     }
 
+    /// The time that is set for `worker`.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.timer(polity_policy::WorkerId::new(0)), None);
+    /// ```
+    pub fn timer(&self, worker: WorkerId) -> Option<Duration> {
+        self.timers.borrow().get(&worker).copied()
+    }
+
     /// Takes the head of the local DSQ of worker 0, as the worker would.
     ///
     /// ```
@@ -227,6 +305,23 @@ impl FakeHost {
         self.ended.borrow().clone()
     }
 
+    fn wrong(&self, message: &str) {
+        self.end(ExitKind::Error, 0, message);
+    }
+
+    fn create(&self, number: u32, empty: Custom) -> Result<DsqId, DsqError> {
+        let dsq = DsqId::Custom(number);
+        if number > DsqId::MAX_CUSTOM {
+            return Err(DsqError::OutOfRange(dsq));
+        }
+        let mut custom = self.custom.borrow_mut();
+        if custom.contains_key(&number) {
+            return Err(DsqError::Exists(dsq));
+        }
+        custom.insert(number, empty);
+        Ok(dsq)
+    }
+
     fn end(&self, kind: ExitKind, code: u64, message: &str) {
         let mut info = ExitInfo::new(kind, "fake", Generation::new(1)).with_message(message);
         info.code = code;
@@ -241,22 +336,55 @@ fn push(queue: &mut VecDeque<TaskId>, task: TaskId, at: Position) {
     }
 }
 
+fn refused(fake: &FakeHost, dsq: DsqId, why: &str) -> bool {
+    fake.wrong(&format!("insert_vtime: DSQ {dsq} {why}"));
+    false
+}
+
 impl HostApi for FakeHost {
     fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
-        self.inserts.borrow_mut().push(Insert { task, dsq, at });
+        self.inserts.borrow_mut().push(Insert {
+            task,
+            dsq,
+            at,
+            vtime: None,
+        });
         match dsq {
             DsqId::Local => push(&mut self.local.borrow_mut(), task, at),
             DsqId::Custom(number) => match self.custom.borrow_mut().get_mut(&number) {
-                Some(queue) => push(queue, task, at),
-                None => self.end(
-                    ExitKind::Error,
-                    0,
-                    &format!("insert: DSQ {dsq} does not exist"),
-                ),
+                Some(Custom::Fifo(queue)) => push(queue, task, at),
+                Some(Custom::Vtime(_)) => {
+                    self.wrong(&format!("insert: DSQ {dsq} is ordered by vtime"));
+                }
+                None => self.wrong(&format!("insert: DSQ {dsq} does not exist")),
             },
             _ => {}
         }
         true
+    }
+
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        self.inserts.borrow_mut().push(Insert {
+            task,
+            dsq,
+            at: Position::Tail,
+            vtime: Some(vtime),
+        });
+        let mut custom = self.custom.borrow_mut();
+        let queue = match dsq {
+            DsqId::Custom(number) => custom.get_mut(&number),
+            _ => return refused(self, dsq, "is a FIFO"),
+        };
+        match queue {
+            Some(Custom::Vtime(queue)) => {
+                let later = |(other, _): &(u64, TaskId)| other.wrapping_sub(vtime) as i64 > 0;
+                let index = queue.iter().position(later).unwrap_or(queue.len());
+                queue.insert(index, (vtime, task));
+                true
+            }
+            Some(Custom::Fifo(_)) => refused(self, dsq, "is a FIFO"),
+            None => refused(self, dsq, "does not exist"),
+        }
     }
 
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
@@ -265,20 +393,23 @@ impl HostApi for FakeHost {
         };
         let mut custom = self.custom.borrow_mut();
         let Some(queue) = custom.get_mut(&number) else {
-            self.end(
-                ExitKind::Error,
-                0,
-                &format!("move_to_local: DSQ {from} does not exist"),
-            );
+            self.wrong(&format!("move_to_local: DSQ {from} does not exist"));
             return 0;
         };
         let moved = at_most.min(queue.len());
-        self.local.borrow_mut().extend(queue.drain(..moved));
+        let tasks = (0..moved).filter_map(|_| queue.pop());
+        self.local.borrow_mut().extend(tasks);
         moved
     }
 
     fn kick(&self, worker: WorkerId) {
         self.kicks.borrow_mut().push(worker);
+    }
+
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        let mut timers = self.timers.borrow_mut();
+        let time = timers.entry(worker).or_insert(at);
+        *time = at.min(*time);
     }
 
     fn worker_count(&self) -> usize {
@@ -312,16 +443,11 @@ impl HostApi for FakeHost {
     }
 
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
-        let dsq = DsqId::Custom(number);
-        if number > DsqId::MAX_CUSTOM {
-            return Err(DsqError::OutOfRange(dsq));
-        }
-        let mut custom = self.custom.borrow_mut();
-        if custom.contains_key(&number) {
-            return Err(DsqError::Exists(dsq));
-        }
-        custom.insert(number, VecDeque::new());
-        Ok(dsq)
+        self.create(number, Custom::Fifo(VecDeque::new()))
+    }
+
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.create(number, Custom::Vtime(VecDeque::new()))
     }
 
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
@@ -329,7 +455,7 @@ impl HostApi for FakeHost {
             return Err(DsqError::OutOfRange(dsq));
         };
         let mut custom = self.custom.borrow_mut();
-        match custom.get(&number).map(VecDeque::len) {
+        match custom.get(&number).map(Custom::len) {
             None => return Err(DsqError::Unknown(dsq)),
             Some(0) => custom.remove(&number),
             Some(waiting) => return Err(DsqError::NotEmpty(dsq, waiting)),
@@ -339,9 +465,19 @@ impl HostApi for FakeHost {
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         match dsq {
-            DsqId::Custom(number) => self.custom.borrow().get(&number).map(VecDeque::len),
+            DsqId::Custom(number) => self.custom.borrow().get(&number).map(Custom::len),
             DsqId::Local => Some(self.local.borrow().len()),
             _ => Some(0),
+        }
+    }
+
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        let DsqId::Custom(number) = dsq else {
+            return None;
+        };
+        match self.custom.borrow().get(&number)? {
+            Custom::Vtime(queue) => queue.front().map(|(vtime, _)| *vtime),
+            Custom::Fifo(_) => None,
         }
     }
 

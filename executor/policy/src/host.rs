@@ -58,10 +58,14 @@ impl Error for DsqError {}
 pub trait HostApi {
     /// See [`Host::insert`].
     fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool;
+    /// See [`Host::insert_vtime`].
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool;
     /// See [`Host::move_to_local`].
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize;
     /// See [`Host::kick`].
     fn kick(&self, worker: WorkerId);
+    /// See [`Host::kick_at`].
+    fn kick_at(&self, worker: WorkerId, at: Duration);
     /// See [`Host::worker_count`].
     fn worker_count(&self) -> usize;
     /// See [`Host::worker`].
@@ -74,10 +78,14 @@ pub trait HostApi {
     fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId>;
     /// See [`Host::create_dsq`].
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError>;
+    /// See [`Host::create_vtime_dsq`].
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError>;
     /// See [`Host::destroy_dsq`].
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError>;
     /// See [`Host::dsq_len`].
     fn dsq_len(&self, dsq: DsqId) -> Option<usize>;
+    /// See [`Host::first_vtime`].
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64>;
     /// See [`Host::now`].
     fn now(&self) -> Duration;
     /// See [`Host::error`].
@@ -136,11 +144,40 @@ impl<'a> Host<'a> {
         self.api.insert(task, dsq, at)
     }
 
+    /// Puts `task` into a DSQ that [`create_vtime_dsq`](Host::create_vtime_dsq) made, before all that have a later
+    /// `vtime` and behind all that have the same. Allowed where [`insert`](Host::insert) is, and answers the same. `vtime` is
+    /// in whatever unit the policy likes.
+    ///
+    /// The order wraps, as in sched_ext (`time_before64`): of two values the earlier one is that from which the other is
+    /// fewer than 2^63 steps ahead. So what waits in one DSQ at one time must lie within 2^63 of each other, or its order is
+    /// anybody's guess; nothing else comes to harm.
+    ///
+    /// An insert with a vtime into a FIFO DSQ, all built-in ones included, ends the policy, and so does one without into a
+    /// DSQ ordered by vtime.
+    ///
+    /// Cost: one lock on the DSQ and O(log n) steps; about one step if `vtime` is later than most.
+    ///
+    /// ```
+    /// # use polity_policy::{fake::FakeHost, DsqId};
+    /// # let fake = FakeHost::new(1);
+    /// # let host = fake.host();
+    /// let dsq = host.create_vtime_dsq(0).unwrap();
+    /// host.insert_vtime(fake.task(1).view().id(), dsq, 3);
+    /// host.insert_vtime(fake.task(2).view().id(), dsq, u64::MAX); // 4 steps before 3
+    /// host.move_to_local(dsq, 1);
+    /// assert_eq!(fake.run_next().unwrap().slot(), 2);
+    /// ```
+    #[inline]
+    pub fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        self.api.insert_vtime(task, dsq, vtime)
+    }
+
     /// In `dispatch`: moves up to `at_most` tasks from the head of a custom DSQ to the worker's local DSQ and
     /// returns how many. Tasks that may not run on this worker are passed over and keep their place. A large
     /// `at_most` on a long DSQ is cut to the worker's fair share, so that one worker does not empty it for all, and to 1,024.
     ///
-    /// Cost: one lock for the whole batch, and one step for each task passed over.
+    /// Cost: one lock for the whole batch, and one step for each task passed over; in a DSQ ordered by vtime O(log n) steps
+    /// for each task moved or passed over.
     ///
     /// ```
     /// # use polity_policy::{fake::FakeHost, DsqId};
@@ -164,6 +201,32 @@ impl<'a> Host<'a> {
     #[inline]
     pub fn kick(&self, worker: WorkerId) {
         self.api.kick(worker);
+    }
+
+    /// At the time `at`, as [`now`](Host::now) counts, `worker` calls [`Policy::timer`](crate::Policy::timer) and passes
+    /// through its cycle, `dispatch` included. It wakes up for that if it is parked. A time that has passed means at once.
+    ///
+    /// There is one time for each worker: of several the earliest counts, and when it has come the others are forgotten. A
+    /// policy that needs more keeps a list of its own and asks for the first of it. Times go with the policy.
+    ///
+    /// Exact to about a millisecond, unless the worker is in a poll or a callback: then it comes right after that, or
+    /// from a spare. In a bypass it waits for the end of the bypass.
+    ///
+    /// Cost: one atomic minimum, and for another worker a [`kick`](Host::kick). In return each worker looks at its time in
+    /// each of its cycles: less than a nanosecond.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use polity_policy::WorkerId;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// # let host = fake.host();
+    /// let next = host.now() + Duration::from_millis(10);
+    /// host.kick_at(WorkerId::new(0), next);
+    /// assert_eq!(fake.timer(WorkerId::new(0)), Some(next));
+    /// ```
+    #[inline]
+    pub fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.api.kick_at(worker, at);
     }
 
     /// How many workers the runtime has. Does not change.
@@ -221,8 +284,8 @@ impl<'a> Host<'a> {
     /// assert_eq!(claimed, Some(polity_policy::WorkerId::new(1)));
     /// ```
     #[inline]
-    pub fn claim_idle_worker(&self, task: &TaskView<'_>) -> Option<WorkerId> {
-        self.api.claim_idle_worker(task)
+    pub fn claim_idle_worker<T>(&self, task: &TaskView<'_, T>) -> Option<WorkerId> {
+        self.api.claim_idle_worker(&task.with_data(&()))
     }
 
     /// Creates the custom FIFO DSQ `number`, usually in `init`. It goes with the policy.
@@ -239,7 +302,24 @@ impl<'a> Host<'a> {
         self.api.create_dsq(number)
     }
 
-    /// Destroys an empty custom DSQ. Its number may be created again.
+    /// Creates the custom DSQ `number`, ordered by vtime: [`insert_vtime`](Host::insert_vtime) fills it, and
+    /// [`move_to_local`](Host::move_to_local) empties it, the earliest first. It goes with the policy.
+    ///
+    /// Not for order by age: a FIFO ([`create_dsq`](Host::create_dsq)) has that for less.
+    ///
+    /// # Errors
+    /// If the number is taken, by a DSQ of either kind, or above [`DsqId::MAX_CUSTOM`].
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert!(fake.host().create_vtime_dsq(7).is_ok());
+    /// assert!(fake.host().create_dsq(7).is_err());
+    /// ```
+    pub fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.api.create_vtime_dsq(number)
+    }
+
+    /// Destroys an empty custom DSQ. Its number may be created again, as either kind.
     ///
     /// # Errors
     /// If there is none, or tasks wait in it.
@@ -266,6 +346,28 @@ impl<'a> Host<'a> {
     #[inline]
     pub fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         self.api.dsq_len(dsq)
+    }
+
+    /// The earliest vtime in a DSQ that is ordered by vtime; `None` if nothing waits in it, or it is none such. May change
+    /// at once. Tells `dispatch` whether its `prev` should go on: `prev` is in no DSQ, so its vtime has to be compared with
+    /// those that are.
+    ///
+    /// The earliest may be a task that may not run on this worker, or an entry whose task has been aborted.
+    ///
+    /// Cost: two loads.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// # let host = fake.host();
+    /// let dsq = host.create_vtime_dsq(0).unwrap();
+    /// assert_eq!(host.first_vtime(dsq), None);
+    /// host.insert_vtime(fake.task(1).view().id(), dsq, 70);
+    /// host.insert_vtime(fake.task(2).view().id(), dsq, 60);
+    /// assert_eq!(host.first_vtime(dsq), Some(60));
+    /// ```
+    #[inline]
+    pub fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.api.first_vtime(dsq)
     }
 
     /// Time since the runtime started. Coarse: the worker reads the clock every few polls, so two callbacks of one

@@ -13,6 +13,7 @@
 //! struct TaggedFirst;
 //!
 //! impl Policy for TaggedFirst {
+//!     type Task = ();
 //!     fn name(&self) -> &str {
 //!         "tagged_first"
 //!     }
@@ -29,10 +30,11 @@
 //!
 //! # The life of a task under a policy
 //!
-//! Only `name` must be written. The rest is called in this order, and pairs up per generation (one load of the
+//! Only `name` and the type of `Task` must be written. The rest is called in this order, and pairs up per generation (one load of the
 //! policy is one generation):
 //!
 //! ```text
+//! never seen before     init_task          what the policy keeps for it: `TaskView::data` from now on
 //! woken or spawned      runnable           notifier: it wants to run
 //!                       select_worker      hint: where; may insert, then enqueue is skipped
 //!                       enqueue            the task is yours: insert it, or keep its id for a later dispatch
@@ -42,6 +44,7 @@
 //!                       stopping           notifier: the poll is over; it may be runnable still
 //! still runnable        select_worker is skipped, enqueue again
 //! waits, or is done     quiescent          notifier: it wants nothing now
+//! is done, or dropped   exit_task          the last call about it; what was kept for it is dropped
 //! ```
 //!
 //! # Queues
@@ -50,7 +53,7 @@
 //! |---|---|---|
 //! | [`DsqId::Local`], [`DsqId::LocalOn`] | that worker, before it looks anywhere else | FIFO, head inserts first |
 //! | [`DsqId::Global`] | every worker by itself, after its local DSQ and before `dispatch`, up to 16 at once | the same |
-//! | [`DsqId::Custom`] | nobody, until the policy moves from it in `dispatch` | the same |
+//! | [`DsqId::Custom`] | nobody, until the policy moves from it in `dispatch` | the same, or [by vtime](Host::create_vtime_dsq) |
 //!
 //! A task in a custom DSQ, or kept by the policy as an id, is *in the policy's custody*. A task in a local or the
 //! global DSQ is not: it will run whatever the policy does next.
@@ -65,16 +68,20 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod boxed;
 mod exit;
 pub mod fake;
 mod host;
 mod ids;
 mod policy;
+mod slice;
 mod task;
 
 pub use attributes::{Attributes, WorkerMask};
+pub use boxed::{BoxPolicy, BoxTask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
-pub use policy::{BoxPolicy, DequeueReason, InitError, Policy, Stopped};
+pub use policy::{Accounting, DequeueReason, InitError, Policy, Stopped};
+pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::{ExitInfo, Host, TaskView, WorkerId};
+use crate::{ExitInfo, Host, Slice, TaskView, WorkerId};
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
 ///
@@ -28,6 +28,27 @@ pub enum Stopped {
     Finished,
 }
 
+/// Whether and how polls are timed for [`TaskView::ran`].
+///
+/// ```
+/// assert_eq!(polity_policy::Accounting::default(), polity_policy::Accounting::None);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Accounting {
+    /// Not at all: `ran` is zero, and costs nothing.
+    #[default]
+    None,
+    /// By the runtime's tick, for one load per poll: a poll in which the tick moved is charged how far it moved (5 ms on
+    /// most machines), any other nothing. Right on average over hundreds of milliseconds, whatever the length of the polls;
+    /// says nothing about one poll. As the kernel accounts by timer tick. Not for a runtime without a watchdog (a
+    /// simulation's choice): there `ran` stays zero.
+    Coarse,
+    /// By the clock, read before and after each poll: about 50 ns. It is time by the wall clock, so what the operating
+    /// system takes from a thread in the middle of a poll counts too.
+    Exact,
+}
+
 /// Why a task left the policy's custody, for [`Policy::dequeue`].
 ///
 /// ```
@@ -44,7 +65,8 @@ pub enum DequeueReason {
     Bypass,
 }
 
-/// A scheduling policy. Only [`name`](Policy::name) must be written; a policy with nothing else runs every task.
+/// A scheduling policy. Only [`name`](Policy::name) must be written, and [`Task`](Policy::Task), which is `()` for most; a
+/// policy with nothing else runs every task.
 ///
 /// All callbacks take `&self` and may run on several workers at once: state needs locks or atomics of its own. Calls
 /// that name one worker ([`Host::worker`]) never overlap, so state kept per worker has no rivals.
@@ -59,15 +81,18 @@ pub enum DequeueReason {
 ///
 /// | callback | how often | may insert |
 /// |---|---|---|
+/// | `init_task`, `exit_task` | once per task that the policy meets | no |
 /// | `select_worker` | once per wake or spawn | the task at hand |
 /// | `enqueue` | once per wake, spawn, or poll after which the task is still runnable | the task at hand |
 /// | `dispatch` | up to 32 times when a worker has nothing | tasks in this policy's custody |
 /// | `dequeue` | once per custody | no |
 /// | `runnable`, `running`, `stopping`, `quiescent` | around polls | no |
+/// | `timer` | when a time comes that the policy has set | no |
 ///
 /// ```
 /// struct Empty;
 /// impl polity_policy::Policy for Empty {
+///     type Task = ();
 ///     fn name(&self) -> &str {
 ///         "empty"
 ///     }
@@ -75,12 +100,49 @@ pub enum DequeueReason {
 /// ```
 #[allow(unused_variables)] // the defaults name their arguments for the reader
 pub trait Policy: Send + Sync + 'static {
+    /// What the policy keeps for each task, as a value that it finds again in every callback about the task
+    /// ([`TaskView::data`]): a virtual time, a class, a count. `()` for a policy that keeps nothing, and then neither memory
+    /// nor time is spent on it; the same holds for any type without size and without a `Drop`.
+    ///
+    /// The values lie in a table that belongs to this load of the policy, indexed by [`TaskId::slot`](crate::TaskId::slot), so
+    /// looking one up takes a few instructions, and no policy sees what another one has kept, nor what the same one kept in an earlier load.
+    /// A value lives from [`init_task`](Policy::init_task) to [`exit_task`](Policy::exit_task), also through a bypass. Those that are left when
+    /// the policy ends are dropped after [`exit`](Policy::exit), on the same thread of its own. Not a place for what is shared
+    /// between tasks: that belongs into the policy itself.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// struct CountsPolls;
+    ///
+    /// impl Policy for CountsPolls {
+    ///     type Task = AtomicU32;
+    ///     fn name(&self) -> &str {
+    ///         "counts_polls"
+    ///     }
+    ///     fn running(&self, _host: &Host<'_>, task: &TaskView<'_, AtomicU32>) {
+    ///         task.data().fetch_add(1, Ordering::Relaxed);
+    ///     }
+    ///     fn exit_task(&self, _host: &Host<'_>, task: &TaskView<'_, AtomicU32>) {
+    ///         println!("{} was polled {} times", task.id(), task.data().load(Ordering::Relaxed));
+    ///     }
+    /// }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # let data = CountsPolls.init_task(&fake.host(), &fake.task(1).view()).unwrap();
+    /// # CountsPolls.running(&fake.host(), &fake.task(1).view_with(&data));
+    /// # CountsPolls.exit_task(&fake.host(), &fake.task(1).view_with(&data));
+    /// # assert_eq!(data.into_inner(), 1);
+    /// ```
+    type Task: Default + Send + Sync + 'static;
+
     /// Names the policy in reports: 1 to 128 bytes of printable text, checked at load.
     ///
     /// ```
     /// # use polity_policy::*;
     /// # struct Mine;
     /// impl Policy for Mine {
+    ///     type Task = ();
     ///     fn name(&self) -> &str {
     ///         "mine"
     ///     }
@@ -96,6 +158,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
     ///     host.create_dsq(0)?;
@@ -119,6 +182,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use std::time::Duration;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn stall_timeout(&self) -> Option<Duration> {
     ///     Some(Duration::from_millis(500))
@@ -130,6 +194,49 @@ pub trait Policy: Send + Sync + 'static {
         None
     }
 
+    /// For how long a task that stays runnable goes on on its worker before `dispatch` is asked for another one. The default
+    /// is [`Slice::POLL`]: it is asked after each poll. Asked once per load, as `stall_timeout` is.
+    ///
+    /// A task goes on without an `enqueue` in between, as after a `dispatch` that found nothing else; `running` and
+    /// `stopping` come as always. It does not go on if it has yielded, nor if it has an affinity mask. Longer slices cost a
+    /// reading of the clock after each poll.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::time::Duration;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn slice(&self) -> Slice {
+    ///     Slice::new(Duration::from_micros(500))
+    /// }
+    /// # }
+    /// # assert!(Mine.slice() > Slice::POLL);
+    /// ```
+    fn slice(&self) -> Slice {
+        Slice::POLL
+    }
+
+    /// Whether polls are to be timed, for [`TaskView::ran`]. Asked once per load, on the thread that loads, before `init`.
+    /// `None`, the default, reads no clock.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn accounting(&self) -> Accounting {
+    ///     Accounting::Exact
+    /// }
+    /// # }
+    /// # assert_eq!(Mine.accounting(), Accounting::Exact);
+    /// ```
+    fn accounting(&self) -> Accounting {
+        Accounting::None
+    }
+
     /// Called once per load, last of all, on a thread of its own, when no worker is inside the policy any more.
     /// By then its tasks have long gone on without it.
     ///
@@ -137,6 +244,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn exit(&self, info: &ExitInfo) {
     ///     eprintln!("{info}");
@@ -145,6 +253,56 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.exit(&ExitInfo::new(ExitKind::Unload, "mine", Generation::new(1)));
     /// ```
     fn exit(&self, info: &ExitInfo) {}
+
+    /// The policy meets this task, which is new, or was there before the policy: the first call about it, by the worker that
+    /// offers it, right before its first `runnable`. What is returned is what the callbacks that follow find in
+    /// [`TaskView::data`]. The default is `Default::default()`.
+    ///
+    /// # Errors
+    /// An error ejects the policy with [`ExitKind::PolicyError`](crate::ExitKind::PolicyError), and the exit info names the
+    /// task, which goes on like all others: a policy cannot refuse a task. (sched_ext's `ops.init_task` can make the fork
+    /// fail; here `spawn` has returned long before a policy hears of the task.)
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// type Task = u32;
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn init_task(&self, _host: &Host<'_>, task: &TaskView<'_>) -> Result<u32, InitError> {
+    ///     Ok(10_000 / task.weight())
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # assert_eq!(Mine.init_task(&fake.host(), &fake.task(1).view()).unwrap(), 100);
+    /// ```
+    #[inline]
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<Self::Task, InitError> {
+        Ok(Self::Task::default())
+    }
+
+    /// The task has ended, or is being dropped unfinished: the last call about it, by the worker that has it. Its data is
+    /// dropped when this has returned. Comes once for each task that was met, except that a policy that ends before the task gets
+    /// [`exit`](Policy::exit) instead.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::sync::atomic::{AtomicUsize, Ordering};
+    /// # struct Mine { alive: AtomicUsize }
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn exit_task(&self, _host: &Host<'_>, _task: &TaskView<'_>) {
+    ///     self.alive.fetch_sub(1, Ordering::Relaxed);
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # let mine = Mine { alive: AtomicUsize::new(1) };
+    /// # mine.exit_task(&fake.host(), &fake.task(1).view());
+    /// # assert_eq!(mine.alive.into_inner(), 0);
+    /// ```
+    #[inline]
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
 
     /// Where a woken or new task might run: a hint, which becomes the meaning of
     /// [`DsqId::Local`](crate::DsqId::Local). A worker that the task's affinity forbids is replaced by one that it
@@ -158,6 +316,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
     ///     match host.claim_idle_worker(task) {
@@ -174,7 +333,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(Mine.select_worker(&fake.host(), &fake.task(1).view()).index(), 1);
     /// ```
     #[inline]
-    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
+    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) -> WorkerId {
         task.last_worker()
     }
 
@@ -187,6 +346,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
     ///     host.insert(task.id(), DsqId::Custom(0), Position::Tail);
@@ -198,7 +358,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(fake.host().dsq_len(DsqId::Custom(0)), Some(1));
     /// ```
     #[inline]
-    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
         host.insert(task.id(), crate::DsqId::Global, crate::Position::Tail);
     }
 
@@ -210,6 +370,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
     ///     if reason == DequeueReason::Cancelled {
@@ -221,7 +382,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.dequeue(&fake.host(), &fake.task(1).view(), DequeueReason::Cancelled);
     /// ```
     #[inline]
-    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {}
+    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, reason: DequeueReason) {}
 
     /// `worker` has nothing in its local DSQ nor in the global one: fill it, with `insert` for tasks whose ids the
     /// policy kept, with `move_to_local` for those in a custom DSQ. `prev` is the task that the worker has just
@@ -235,6 +396,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn dispatch(&self, host: &Host<'_>, _worker: WorkerId, _prev: Option<&TaskView<'_>>) {
     ///     host.move_to_local(DsqId::Custom(0), 8);
@@ -247,7 +409,8 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(fake.host().dsq_len(DsqId::Local), Some(1));
     /// ```
     #[inline]
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {}
+    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_, Self::Task>>) {
+    }
 
     /// The task has become runnable. Pairs with `quiescent`.
     ///
@@ -256,6 +419,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use std::sync::atomic::{AtomicUsize, Ordering};
     /// # struct Mine { runnable: AtomicUsize }
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn runnable(&self, _host: &Host<'_>, _task: &TaskView<'_>) {
     ///     self.runnable.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +431,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(mine.runnable.into_inner(), 1);
     /// ```
     #[inline]
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {}
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
 
     /// The task is about to be polled on this worker. Pairs with `stopping`, inside runnable and quiescent.
     ///
@@ -275,6 +439,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
     ///     println!("{} runs on {:?}", task.id(), host.worker());
@@ -284,14 +449,16 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.running(&fake.host(), &fake.task(1).view());
     /// ```
     #[inline]
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {}
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
 
-    /// The poll is over; `stopped` says what the task does next.
+    /// The poll is over; `stopped` says what the task does next, [`TaskView::ran`] how long it took, if
+    /// [`accounting`](Policy::accounting) asked for that.
     ///
     /// ```
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn stopping(&self, _host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {
     ///     if stopped == Stopped::Finished {
@@ -303,7 +470,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.stopping(&fake.host(), &fake.task(1).view(), Stopped::Finished);
     /// ```
     #[inline]
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {}
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, stopped: Stopped) {}
 
     /// The task is not runnable any more. Pairs with `runnable`.
     ///
@@ -311,6 +478,7 @@ pub trait Policy: Send + Sync + 'static {
     /// # use polity_policy::*;
     /// # struct Mine;
     /// # impl Policy for Mine {
+    /// #     type Task = ();
     /// #     fn name(&self) -> &str { "mine" }
     /// fn quiescent(&self, host: &Host<'_>, _task: &TaskView<'_>) {
     ///     let _slept_at = host.now();
@@ -320,73 +488,27 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.quiescent(&fake.host(), &fake.task(1).view());
     /// ```
     #[inline]
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {}
-}
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
 
-/// A policy whose type was chosen at run time, for instance by name.
-///
-/// ```
-/// use polity_policy::{BoxPolicy, Policy};
-/// struct Empty;
-/// impl Policy for Empty {
-///     fn name(&self) -> &str {
-///         "empty"
-///     }
-/// }
-/// let chosen: BoxPolicy = BoxPolicy::new(Empty);
-/// assert_eq!(chosen.name(), "empty");
-/// ```
-pub struct BoxPolicy(Box<dyn Policy>);
-
-impl BoxPolicy {
-    /// Forgets the type of `policy`.
+    /// The time has come that was set with [`Host::kick_at`] for `worker`, which makes this call between two polls; it
+    /// passes through its cycle afterwards. Set the next one here for a timer that repeats.
     ///
     /// ```
-    /// # struct Empty;
-    /// # impl polity_policy::Policy for Empty { fn name(&self) -> &str { "empty" } }
-    /// let list = [polity_policy::BoxPolicy::new(Empty)];
-    /// assert_eq!(list.len(), 1);
+    /// # use polity_policy::*;
+    /// # use std::time::Duration;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+    ///     // ... once every 100 ms ...
+    ///     host.kick_at(worker, host.now() + Duration::from_millis(100));
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # Mine.timer(&fake.host(), WorkerId::new(0));
+    /// # assert!(fake.timer(WorkerId::new(0)).is_some());
     /// ```
-    pub fn new(policy: impl Policy) -> Self {
-        BoxPolicy(Box::new(policy))
-    }
-}
-
-impl Policy for BoxPolicy {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-    fn stall_timeout(&self) -> Option<Duration> {
-        self.0.stall_timeout()
-    }
-    fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
-        self.0.init(host)
-    }
-    fn exit(&self, info: &ExitInfo) {
-        self.0.exit(info);
-    }
-    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
-        self.0.select_worker(host, task)
-    }
-    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.enqueue(host, task);
-    }
-    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_>, reason: DequeueReason) {
-        self.0.dequeue(host, task, reason);
-    }
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
-        self.0.dispatch(host, worker, prev);
-    }
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.runnable(host, task);
-    }
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.running(host, task);
-    }
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_>, stopped: Stopped) {
-        self.0.stopping(host, task, stopped);
-    }
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.quiescent(host, task);
-    }
+    #[inline]
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {}
 }

@@ -1,5 +1,8 @@
 //! What a policy sees of a task.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::{Attributes, TaskId, WorkerId};
 
 /// Why a task is offered to `select_worker` and `enqueue`.
@@ -23,20 +26,28 @@ pub enum EnqueueReason {
 
 /// A task, as it is shown to a callback: a copy of what is known, valid for the length of the call.
 ///
+/// `T` is [`Policy::Task`](crate::Policy::Task), what the policy keeps for each task; a policy that keeps nothing writes
+/// `TaskView<'_>`.
+///
 /// ```
 /// use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
 /// let attributes = Attributes::new().name("ping");
 /// let view = TaskView::new(TaskId::from_parts(3, 1), &attributes, WorkerId::new(0), EnqueueReason::Wake);
 /// assert_eq!(view.name(), Some("ping"));
 /// ```
-#[derive(Clone, Copy, Debug)]
-pub struct TaskView<'a> {
+pub struct TaskView<'a, T = ()> {
     id: TaskId,
     tag: u64,
+    /// In nanoseconds of the host's clock; `NO_DEADLINE` for none.
+    deadline: u64,
     attributes: &'a Attributes,
     last_worker: WorkerId,
     reason: EnqueueReason,
+    ran: Duration,
+    data: &'a T,
 }
+
+const NO_DEADLINE: u64 = u64::MAX;
 
 impl<'a> TaskView<'a> {
     /// Describes a task. Core makes these; the tag is taken from `attributes`.
@@ -58,10 +69,55 @@ impl<'a> TaskView<'a> {
         TaskView {
             id,
             tag,
+            deadline: NO_DEADLINE,
             attributes,
             last_worker,
             reason,
+            ran: Duration::ZERO,
+            data: &(),
         }
+    }
+}
+
+impl<'a, T> TaskView<'a, T> {
+    /// The same task with what a policy keeps for it.
+    ///
+    /// ```
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view();
+    /// assert_eq!(*view.with_data(&7).data(), 7);
+    /// ```
+    #[inline]
+    pub const fn with_data<'b, U>(&self, data: &'b U) -> TaskView<'b, U>
+    where
+        'a: 'b,
+    {
+        TaskView {
+            id: self.id,
+            tag: self.tag,
+            attributes: self.attributes,
+            last_worker: self.last_worker,
+            reason: self.reason,
+            ran: self.ran,
+            deadline: self.deadline,
+            data,
+        }
+    }
+
+    /// What this policy keeps for the task: the value that [`Policy::init_task`](crate::Policy::init_task) returned for it.
+    /// Shared by every callback about the task, on whatever worker, so a value that changes is an atomic, or behind a lock.
+    /// The calls for one task never overlap, but for one that did not return in time and whose policy was ejected for it.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// let polls = AtomicU32::new(0);
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view_with(&polls);
+    /// view.data().fetch_add(1, Ordering::Relaxed);
+    /// assert_eq!(polls.into_inner(), 1);
+    /// ```
+    #[inline]
+    pub const fn data(&self) -> &'a T {
+        self.data
     }
 
     /// The same with another tag: core keeps the tag apart from the shared attributes.
@@ -76,6 +132,51 @@ impl<'a> TaskView<'a> {
     #[must_use]
     pub const fn with_tag(mut self, tag: u64) -> Self {
         self.tag = tag;
+        self
+    }
+
+    /// The same after a poll that took so long. Core's, for `stopping`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view();
+    /// assert_eq!(view.with_ran(Duration::from_micros(7)).ran(), Duration::from_micros(7));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_ran(mut self, ran: Duration) -> Self {
+        self.ran = ran;
+        self
+    }
+
+    /// In `stopping`, how long the poll took that has just ended, as [`Policy::accounting`](crate::Policy::accounting) has
+    /// asked for; zero if it asked for nothing. Zero in other callbacks.
+    ///
+    /// ```
+    /// assert!(polity_policy::fake::FakeHost::new(1).task(3).view().ran().is_zero());
+    /// ```
+    #[inline]
+    pub const fn ran(&self) -> Duration {
+        self.ran
+    }
+
+    /// The same with a deadline, on the clock of [`Host::now`](crate::Host::now). Core makes these; more than 500 years count as
+    /// none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let view = polity_policy::fake::FakeHost::new(1).task(3).view().with_deadline(Duration::from_secs(2));
+    /// assert_eq!(view.deadline(), Some(Duration::from_secs(2)));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Duration) -> Self {
+        let nanos = deadline.as_nanos();
+        self.deadline = if nanos < NO_DEADLINE as u128 {
+            nanos as u64
+        } else {
+            NO_DEADLINE
+        };
         self
     }
 
@@ -142,6 +243,33 @@ impl<'a> TaskView<'a> {
         self.tag
     }
 
+    /// The group that it belongs to; 0 for none.
+    ///
+    /// ```
+    /// assert_eq!(polity_policy::fake::FakeHost::new(1).task(3).group(2).view().group(), 2);
+    /// ```
+    #[inline]
+    pub const fn group(&self) -> u32 {
+        self.attributes.get_group()
+    }
+
+    /// When it should be done, if its author said so: to be compared with [`Host::now`](crate::Host::now). May have passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// let task = fake.task(3).deadline(Duration::from_millis(5)).view();
+    /// fake.advance(Duration::from_millis(6));
+    /// assert!(task.deadline().is_some_and(|deadline| deadline < fake.host().now()));
+    /// ```
+    #[inline]
+    pub const fn deadline(&self) -> Option<Duration> {
+        match self.deadline {
+            NO_DEADLINE => None,
+            deadline => Some(Duration::from_nanos(deadline)),
+        }
+    }
+
     /// Whether it may run on `worker`.
     ///
     /// ```
@@ -153,7 +281,7 @@ impl<'a> TaskView<'a> {
         self.attributes.allows(worker)
     }
 
-    /// All that its author said about it.
+    /// What it shares with other tasks of its [kind](Attributes::kind): all but its tag and its deadline.
     ///
     /// ```
     /// let fake = polity_policy::fake::FakeHost::new(1);
@@ -162,5 +290,26 @@ impl<'a> TaskView<'a> {
     #[inline]
     pub const fn attributes(&self) -> &'a Attributes {
         self.attributes
+    }
+}
+
+// Not derived: a derive would ask the same of `T`.
+impl<T> Clone for TaskView<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for TaskView<'_, T> {}
+
+impl<T> fmt::Debug for TaskView<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskView")
+            .field("id", &self.id)
+            .field("tag", &self.tag)
+            .field("attributes", &self.attributes)
+            .field("last_worker", &self.last_worker)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
     }
 }

@@ -41,6 +41,8 @@ pub enum Fault {
     ForgetEveryNth(u64),
     /// `init` returns an error: the load fails, and what ran before runs on.
     RefuseInit,
+    /// The n-th `init_task` returns an error.
+    RefuseTask(u64),
     /// The n-th `enqueue` inserts into a DSQ that never existed.
     InsertUnknownDsq(u64),
     /// The n-th `enqueue` inserts into a DSQ that `init` created and destroyed.
@@ -88,6 +90,10 @@ pub enum Callback {
     Init,
     /// [`Policy::exit`].
     Exit,
+    /// [`Policy::init_task`].
+    InitTask,
+    /// [`Policy::exit_task`].
+    ExitTask,
     /// [`Policy::select_worker`].
     SelectWorker,
     /// [`Policy::enqueue`].
@@ -112,9 +118,11 @@ impl Callback {
     /// ```
     /// assert!(polity_policies::Callback::ALL.contains(&polity_policies::Callback::Exit));
     /// ```
-    pub const ALL: [Callback; 10] = [
+    pub const ALL: [Callback; 12] = [
         Callback::Init,
         Callback::Exit,
+        Callback::InitTask,
+        Callback::ExitTask,
         Callback::SelectWorker,
         Callback::Enqueue,
         Callback::Dequeue,
@@ -131,6 +139,8 @@ impl fmt::Display for Callback {
         f.write_str(match self {
             Callback::Init => "init",
             Callback::Exit => "exit",
+            Callback::InitTask => "init_task",
+            Callback::ExitTask => "exit_task",
             Callback::SelectWorker => "select_worker",
             Callback::Enqueue => "enqueue",
             Callback::Dequeue => "dequeue",

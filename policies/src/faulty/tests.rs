@@ -39,6 +39,8 @@ fn call(policy: &Faulty, fake: &FakeHost, callback: Callback) {
                 Generation::new(1),
             ));
         }
+        Callback::InitTask => drop(policy.init_task(&host, &task)),
+        Callback::ExitTask => policy.exit_task(&host, &task),
         Callback::SelectWorker => drop(policy.select_worker(&host, &task)),
         Callback::Enqueue => policy.enqueue(&host, &task),
         Callback::Dequeue => policy.dequeue(&host, &task, DequeueReason::Cancelled),

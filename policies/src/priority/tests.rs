@@ -277,8 +277,14 @@ impl HostApi for Picky {
     fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
         self.fake.insert(task, dsq, at)
     }
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        self.fake.insert_vtime(task, dsq, vtime)
+    }
     fn kick(&self, worker: WorkerId) {
         self.fake.kick(worker);
+    }
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        self.fake.kick_at(worker, at);
     }
     fn worker_count(&self) -> usize {
         self.fake.worker_count()
@@ -298,11 +304,17 @@ impl HostApi for Picky {
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
         self.fake.create_dsq(number)
     }
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.fake.create_vtime_dsq(number)
+    }
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
         self.fake.destroy_dsq(dsq)
     }
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         self.fake.dsq_len(dsq)
+    }
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.fake.first_vtime(dsq)
     }
     fn now(&self) -> Duration {
         self.fake.now()

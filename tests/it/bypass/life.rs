@@ -19,7 +19,7 @@ fn a_bypass_without_a_policy_changes_nothing() {
     check(2, |runtime| {
         let _guard = runtime.bypass();
         Mixed::start(&runtime, 5).finish();
-        assert!(runtime.policy().is_none());
+        assert!(runtime.policy_status().is_none());
         assert_eq!(runtime.bypass_depth(), 1);
     });
 }
@@ -60,7 +60,7 @@ fn a_policy_loaded_in_a_bypass_gets_its_first_tasks_after_it() {
 fn of_two_policies_swapped_in_a_bypass_the_new_one_is_told_and_the_old_one_is_not() {
     check(1, |runtime| {
         let (old_calls, old) = load_holding(&runtime);
-        let replaced = runtime.policy().unwrap().generation;
+        let replaced = runtime.policy_status().unwrap().generation;
         let tasks = [1, 2].map(|tag| held(&runtime, &old, tag));
         let blocked = Held::new(&runtime);
         let guard = runtime.bypass();
@@ -122,7 +122,7 @@ fn a_policy_unloaded_or_ejected_in_a_bypass_hears_no_more_and_the_bypass_lasts()
     for (end, kind) in [(unload, ExitKind::Unload), (eject, ExitKind::Ejected)] {
         check(1, move |runtime| {
             let (calls, record) = load_holding(&runtime);
-            let generation = runtime.policy().unwrap().generation;
+            let generation = runtime.policy_status().unwrap().generation;
             let tasks = [1, 2].map(|tag| held(&runtime, &record, tag));
             let blocked = Held::new(&runtime);
             let _guard = runtime.bypass();
@@ -135,7 +135,7 @@ fn a_policy_unloaded_or_ejected_in_a_bypass_hears_no_more_and_the_bypass_lasts()
                 calls.expect(&runtime, tag, &["runnable", "enqueue Spawn"]);
             }
             assert_eq!(exit_of(&runtime, generation).kind, kind);
-            assert!(runtime.policy().is_none());
+            assert!(runtime.policy_status().is_none());
             assert_eq!(runtime.bypass_depth(), 1);
             wait_until("exit", || record.exits() == 1);
             // For the next policy it still is a bypass.
@@ -184,7 +184,7 @@ fn an_error_that_a_policy_reports_in_a_bypass_ejects_it_and_every_task_completes
         check(2, move |runtime| {
             let armed = Arc::new(AtomicBool::new(false));
             let record = load(&runtime, fails_in(callback, &armed));
-            let generation = runtime.policy().unwrap().generation;
+            let generation = runtime.policy_status().unwrap().generation;
             let mut tasks: Vec<_> = (0..10).map(|_| held(&runtime, &record, 1)).collect();
             armed.store(true, Ordering::SeqCst);
             let _guard = runtime.bypass();
@@ -195,7 +195,7 @@ fn an_error_that_a_policy_reports_in_a_bypass_ejects_it_and_every_task_completes
             for task in tasks {
                 wait_for("a task of the ejected policy", task).unwrap();
             }
-            assert!(runtime.policy().is_none());
+            assert!(runtime.policy_status().is_none());
             assert_eq!(runtime.bypass_depth(), 1);
             runtime.load(Fifo::new()).unwrap();
             Mixed::start(&runtime, 2).finish();

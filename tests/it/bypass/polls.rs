@@ -29,7 +29,7 @@ fn the_policy_stays_loaded_and_is_told_of_every_poll_in_a_bypass() {
     for workers in [1, 2] {
         check(workers, |runtime| {
             let (calls, record) = load_holding(&runtime);
-            let loaded = runtime.policy().unwrap();
+            let loaded = runtime.policy_status().unwrap();
             let _guard = runtime.bypass();
             pass_each_worker(&runtime);
             let before = record.runs.load(Ordering::SeqCst);
@@ -59,7 +59,7 @@ fn the_policy_stays_loaded_and_is_told_of_every_poll_in_a_bypass() {
                 assert_eq!(calls.count(tag, "runnable"), calls.count(tag, "quiescent"));
                 assert_eq!(calls.count(tag, "stopping Finished"), 50);
             }
-            let now = runtime.policy().unwrap();
+            let now = runtime.policy_status().unwrap();
             assert_eq!((now.name, now.generation), (loaded.name, loaded.generation));
             assert_eq!(record.exits(), 0);
             record.check();

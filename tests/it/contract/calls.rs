@@ -20,6 +20,8 @@ use crate::workload::{
 struct OnlyAName;
 
 impl Policy for OnlyAName {
+    type Task = ();
+
     fn name(&self) -> &str {
         "only_a_name"
     }
@@ -29,7 +31,7 @@ impl Policy for OnlyAName {
 fn a_policy_that_has_only_a_name_runs_everything() {
     check(2, |runtime| {
         let generation = runtime.load(OnlyAName).unwrap();
-        assert_eq!(runtime.policy().unwrap().name, "only_a_name");
+        assert_eq!(runtime.policy_status().unwrap().name, "only_a_name");
         Mixed::start(&runtime, 20).finish();
         assert!(runtime.metrics().offered > 0);
         let info = runtime.unload().unwrap();

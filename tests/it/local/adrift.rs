@@ -325,6 +325,8 @@ fn sticky() -> (Sticky, Grip) {
 }
 
 impl Policy for Sticky {
+    type Task = ();
+
     fn name(&self) -> &str {
         "sticky"
     }
@@ -361,7 +363,7 @@ fn a_thread_that_comes_back_from_a_stuck_callback_goes_on_with_its_local_tasks()
         let locals: Vec<_> = (0..3).map(|_| Echo::new(&runtime, &bounds)).collect();
         locals.iter().for_each(|local| local.ask(1));
         grip.close(&runtime);
-        assert!(runtime.policy().is_none());
+        assert!(runtime.policy_status().is_none());
         for local in &locals {
             local.send.send(2).unwrap();
         }

@@ -38,11 +38,11 @@ fn refusal_of(bad: impl Policy) -> LoadError {
         let good = runtime.load(Fifo::new()).unwrap();
         let churn = Churn::start(&runtime);
         let error = load(&runtime, bad).unwrap_err();
-        assert_eq!(runtime.policy().unwrap().generation, good);
+        assert_eq!(runtime.policy_status().unwrap().generation, good);
         churn.finish();
         check_every_worker_works(&runtime);
         let next = runtime.load(Fifo::new()).unwrap();
-        assert_eq!(runtime.policy().unwrap().generation, next);
+        assert_eq!(runtime.policy_status().unwrap().generation, next);
         error
     })
 }
@@ -79,6 +79,8 @@ impl Bad {
 }
 
 impl Policy for Bad {
+    type Task = ();
+
     fn name(&self) -> &str {
         (self.name)()
     }
@@ -299,7 +301,7 @@ fn panics_in_exit_and_drop_change_nothing_for_the_policy_that_came_next() {
                 assert_eq!(exit_of(&runtime, generation).kind, kind);
                 assert_eq!(receive("exit", &says), "exit");
                 assert_eq!(receive("drop", &says), "drop");
-                assert_eq!(runtime.policy().is_some(), kind == ExitKind::Swap);
+                assert_eq!(runtime.policy_status().is_some(), kind == ExitKind::Swap);
                 churn.finish();
                 check_every_worker_works(&runtime);
                 runtime.unload();

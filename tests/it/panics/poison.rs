@@ -37,7 +37,7 @@ fn panics_over_a_poisoned_lock_do_not_hide_the_panic_that_poisoned_it() {
                 _ => {
                     inside.send(()).unwrap();
                     wait_until("the first panic has ended the policy", || {
-                        handle.policy().is_none()
+                        handle.policy_status().is_none()
                     });
                     counted.fetch_add(1, Ordering::SeqCst);
                     drop(

@@ -16,7 +16,9 @@ use polity_tests::{check, now, wait_for, wait_until};
 use super::{Churn, check_every_worker_works, check_panic, load_while_busy, throw_endless_bomb};
 use crate::workload::{Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
-const ON_WORKERS: [Callback; 8] = [
+const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
     Callback::SelectWorker,
     Callback::Enqueue,
     Callback::Dequeue,
@@ -32,7 +34,7 @@ fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {
     let generation = runtime.load(policy).unwrap();
     let churn = Churn::start(runtime);
     let info = exit_of(runtime, generation);
-    assert!(runtime.policy().is_none());
+    assert!(runtime.policy_status().is_none());
     churn.finish();
     check_every_worker_works(runtime);
     info
@@ -51,6 +53,7 @@ pub(super) fn check_another_can_be_loaded(runtime: &Runtime) {
     assert_eq!(exit_of(runtime, generation).kind, ExitKind::Unload);
     wait_until("its exit", || record.exits() == 1);
     record.check();
+    record.check_nothing_is_kept();
 }
 
 #[test]
@@ -88,11 +91,21 @@ impl PanicsAt {
 }
 
 impl Policy for PanicsAt {
+    type Task = ();
+
     fn name(&self) -> &str {
         "panics_at"
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.inner.init(host)
+    }
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<(), InitError> {
+        self.count(Callback::InitTask);
+        self.inner.init_task(host, task)
+    }
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.count(Callback::ExitTask);
+        self.inner.exit_task(host, task);
     }
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
         self.count(Callback::SelectWorker);
@@ -249,6 +262,8 @@ fn a_payload_that_panics_whenever_it_is_dropped_may_be_thrown_from_any_callback(
                     host.move_to_local(DsqId::Custom(0), 1);
                 });
             let policy = match callback {
+                Callback::InitTask => script.init_task(|_, _| throw_endless_bomb()),
+                Callback::ExitTask => script.exit_task(|_, _| throw_endless_bomb()),
                 Callback::SelectWorker => script.select_worker(|_, _| throw_endless_bomb()),
                 Callback::Enqueue => script.enqueue(|_, _| throw_endless_bomb()),
                 Callback::Dispatch => script.dispatch(|_, _, _| throw_endless_bomb()),
@@ -307,7 +322,7 @@ fn a_panic_ejects_within_a_millisecond() {
             });
             let generation = runtime.load(policy).unwrap();
             let handle = runtime.handle().clone();
-            let task = runtime.spawn(async move { (now(), handle.policy().is_none()) });
+            let task = runtime.spawn(async move { (now(), handle.policy_status().is_none()) });
             let (polled, is_ejected) = wait_for("the task", task).unwrap();
             let Some(begun) = *lock(&begun) else {
                 // The worker was between its look at the policy and its look for work when the load came.
@@ -346,6 +361,6 @@ fn a_policy_may_catch_its_own_panic() {
         wait_until("it has caught one", || caught.load(Ordering::SeqCst));
         churn.finish();
         assert!(runtime.exit_info(generation).is_none());
-        assert!(runtime.policy().is_some());
+        assert!(runtime.policy_status().is_some());
     });
 }

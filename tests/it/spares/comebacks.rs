@@ -39,7 +39,7 @@ fn a_callback_that_returns_at_the_moment_of_its_conviction_costs_neither_a_task_
             let stuck = AtomicBool::new(false);
             let policy = Script::new("late").dispatch(move |_, _, _| {
                 if !stuck.swap(true, Ordering::SeqCst) {
-                    while handle.policy().is_some() {}
+                    while handle.policy_status().is_some() {}
                     let until = now() + Duration::from_micros(delay);
                     while now() < until {}
                 }
@@ -205,6 +205,8 @@ fn a_runtime_can_be_dropped_while_the_watchdogs_own_thread_is_stuck_in_a_policy(
 fn the_call_that_was_stuck_is_the_last_one() {
     within(|| {
         for callback in [
+            Callback::InitTask,
+            Callback::ExitTask,
             Callback::Runnable,
             Callback::SelectWorker,
             Callback::Enqueue,

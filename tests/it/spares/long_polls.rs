@@ -118,7 +118,7 @@ fn check_with_all_policies(workers: usize, blocked: usize) {
             for _ in 0..3 {
                 check_others_run(&runtime, blocked);
             }
-            assert_eq!(runtime.policy().map(|it| it.generation), generation);
+            assert_eq!(runtime.policy_status().map(|it| it.generation), generation);
         }
         wait_until("it has been counted", || runtime.metrics().stand_ins > 0);
         assert_eq!(runtime.metrics().convictions, 0);

@@ -16,7 +16,9 @@ use crate::spares::ledger::Ledger;
 use crate::spares::trap::{How, Kind, Trap, Trigger};
 use crate::workload::{Mixed, Random, Recorder};
 
-const CALLBACKS: [Callback; 8] = [
+const CALLBACKS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
     Callback::SelectWorker,
     Callback::Enqueue,
     Callback::Dequeue,
@@ -75,7 +77,7 @@ fn whatever_gets_stuck_and_comes_back_every_task_ends_once() {
         let in_use: usize = stuck.iter().map(|(_, jaws)| jaws).sum();
         match random.below(10) {
             0..5 if in_use + jaws <= MOST_STUCK => {
-                let callback = CALLBACKS[random.below(8) as usize];
+                let callback = CALLBACKS[random.below(10) as usize];
                 let how = [How::Spinning, How::Blocked][random.below(2) as usize];
                 let (trap, trigger) = Trap::new(callback, how, jaws);
                 runtime.load(trap).unwrap();

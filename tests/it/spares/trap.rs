@@ -247,6 +247,8 @@ impl Shared {
 }
 
 impl Policy for Trap {
+    type Task = ();
+
     fn name(&self) -> &str {
         "trap"
     }
@@ -259,6 +261,15 @@ impl Policy for Trap {
 
     fn exit(&self, _info: &ExitInfo) {
         self.0.exits.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<(), InitError> {
+        self.0.on_task(host, Callback::InitTask, task);
+        Ok(())
+    }
+
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.on_task(host, Callback::ExitTask, task);
     }
 
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {

@@ -136,7 +136,7 @@ fn a_forgotten_task_is_blamed_on_the_policy_when_somebody_could_have_run_it_and_
         let_four_timeouts_pass();
         let info = runtime.exit_info(generation);
         assert!(info.is_none(), "{info:?}");
-        assert!(runtime.policy().is_some() && !forgotten.is_finished());
+        assert!(runtime.policy_status().is_some() && !forgotten.is_finished());
         last.end();
         wait_for("the forgotten task", forgotten).unwrap();
         assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Stall);

@@ -147,7 +147,7 @@ fn a_hundred_thousand_waiting_tasks_beside_a_load_cost_the_watchdog_next_to_noth
                     }));
                 }
                 // From then on it looks for late tasks at each tick.
-                let loaded_for = || runtime.policy().map(|policy| policy.loaded_for);
+                let loaded_for = || runtime.policy_status().map(|policy| policy.loaded_for);
                 wait_until("the timeout has passed", || {
                     loaded_for() > Some(timeout + 100 * MS)
                 });

@@ -24,6 +24,8 @@ struct Timed {
 }
 
 impl Policy for Timed {
+    type Task = ();
+
     fn name(&self) -> &str {
         "timed"
     }
@@ -211,7 +213,7 @@ fn the_builders_own_policy_is_watched_too() {
         let policy = Faulty::new(Fault::Starve { weight: 1 });
         let builder = builder(1).watchdog(20 * MS).policy(policy);
         let runtime = builder.build().unwrap();
-        let generation = runtime.policy().unwrap().generation;
+        let generation = runtime.policy_status().unwrap().generation;
         wait_for("a starved task", runtime.spawn(async {})).unwrap();
         assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Stall);
     });
@@ -242,7 +244,7 @@ fn a_stall_timeout_out_of_range_refuses_the_load_and_says_the_range() {
             );
             assert_eq!(text, expected);
         }
-        assert_eq!(runtime.policy().unwrap().generation, kept);
+        assert_eq!(runtime.policy_status().unwrap().generation, kept);
         for timeout in [10 * MS, 30_000 * MS] {
             let fault = Fault::ErrorAfterEnqueues(0);
             let policy = Faulty::new(fault).with_stall_timeout(timeout);
@@ -255,6 +257,8 @@ fn a_stall_timeout_out_of_range_refuses_the_load_and_says_the_range() {
 fn a_panic_in_stall_timeout_is_a_refused_load() {
     struct Panics;
     impl Policy for Panics {
+        type Task = ();
+
         fn name(&self) -> &str {
             "panics"
         }
@@ -270,7 +274,7 @@ fn a_panic_in_stall_timeout_is_a_refused_load() {
             error.to_string(),
             "policy panicked in stall_timeout: no idea, as ordered"
         );
-        assert_eq!(runtime.policy().unwrap().generation, kept);
+        assert_eq!(runtime.policy_status().unwrap().generation, kept);
     });
 }
 
@@ -283,7 +287,7 @@ fn loses_some_of_a_mixed_load(workers: usize, policy: impl Policy) {
         let info = exit_of(&runtime, generation);
         assert_eq!(info.kind, ExitKind::Stall, "{info}");
         assert!(info.task.is_some());
-        assert!(runtime.policy().is_none());
+        assert!(runtime.policy_status().is_none());
         load.finish();
     });
 }
@@ -411,7 +415,7 @@ fn a_policy_that_was_loaded_over_a_stalled_one_has_its_own_time() {
             runtime.load(forgetful()).unwrap();
             std::thread::park_timeout(20 * MS);
         }
-        let last = runtime.policy();
+        let last = runtime.policy_status();
         let in_time = now() - loaded_at < 100 * MS;
         assert!(last.is_some() || !in_time);
         wait_for("the task, after the last one's stall", forgotten).unwrap();

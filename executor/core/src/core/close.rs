@@ -106,7 +106,9 @@ impl<M: Machine> Core<M> {
 
     fn drop_one(&self, local: &Local, token: Token) {
         // Foreign drops run here; what they wake or spawn comes back through `drain_one` or is refused.
+        local.seat.activity.set_task(Some(token.header().id()));
         let slot = token.cancel();
+        local.seat.activity.set_task(None);
         local.slots.borrow_mut().give(slot);
     }
 

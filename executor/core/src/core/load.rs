@@ -18,9 +18,9 @@ use polity_policy::{
 use crate::callback::Callback;
 use crate::core::Core;
 use crate::dump;
-use crate::hosting::call::Adapter;
+use crate::hosting::adapter::Adapter;
 use crate::hosting::host::InitHost;
-use crate::hosting::{Generation, LoadedPolicy, SHOWN, panic_text};
+use crate::hosting::{Generation, LoadedPolicy, SHOWN, Terms, panic_text};
 use crate::machine::Machine;
 use crate::task::slab;
 use crate::task::token::{Resting, claim};
@@ -38,7 +38,7 @@ pub enum LoadRefused {
     },
     /// The policy's own stall timeout is not from 10 ms to 30 s.
     StallTimeout(Duration),
-    /// `name`, `stall_timeout` or `init` panicked.
+    /// `name`, `stall_timeout`, `accounting` or `init` panicked.
     Panicked {
         /// Which of them.
         callback: Callback,
@@ -227,15 +227,15 @@ impl<M: Machine> Retired<M> {
         quiet
     }
 
-    /// Runs `exit` and the policy's drop. Foreign code: call it when quiet, on a thread that may be lost. Returns what a
-    /// panic in either said.
+    /// Runs `exit`, the drops of what the policy keeps for tasks, and the policy's own, unless a typed handle holds it. Foreign
+    /// code: call it when quiet, on a thread that may be lost. Returns what panics in them said.
     pub fn finish(self) -> Option<String> {
         // What a worker moved into custody after the first sweep, it took back itself; this is the second look that
         // makes that certain before the tag is given to another generation.
         self.sweep();
         let info = self.generation.exit_info();
         let tag = self.generation.tag;
-        let generation = self.generation;
+        let mut generation = self.generation;
         self.core.forget(&generation);
         // The watchdog may be looking at it right now. The last reference must be ours: the drop is foreign code.
         while Arc::strong_count(&generation) > 1 {
@@ -246,16 +246,18 @@ impl<M: Machine> Retired<M> {
                 generation.callbacks.exit(&info);
             }
         }));
+        // Before the policy, which comes first in the life of everything that is kept here. Nobody else has it, so this is `Some`.
+        let data = Arc::get_mut(&mut generation).and_then(|it| it.callbacks.drop_task_data());
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(generation)));
         self.core.tags.give_back(tag);
         // Neither payload is dropped: that may panic too.
-        let texts = [exit, dropped].map(|result| {
+        let [exit, dropped] = [exit, dropped].map(|result| {
             let payload = result.err()?;
             let text = panic_text(&*payload);
             std::mem::forget(payload);
             Some(text)
         });
-        let texts: Vec<String> = texts.into_iter().flatten().collect();
+        let texts: Vec<String> = [exit, data, dropped].into_iter().flatten().collect();
         (!texts.is_empty()).then(|| texts.join(", and "))
     }
 }
@@ -275,8 +277,8 @@ impl<M: Machine> Core<M> {
     /// # Errors
     /// If the name is unusable, `name` panics, or the runtime is closing.
     pub fn prepare(&'static self, policy: impl Policy) -> Result<PendingLoad<M>, LoadRefused> {
-        let (name, stall_after_ns, tag) = match self.examine(&policy) {
-            Ok(answers) => answers,
+        let terms = match self.examine(&policy) {
+            Ok(terms) => terms,
             Err(refused) => {
                 // Its drop is foreign code, on whatever thread called.
                 std::mem::forget(catch_unwind(AssertUnwindSafe(|| drop(policy))));
@@ -286,9 +288,16 @@ impl<M: Machine> Core<M> {
         // Ordering: Relaxed; only uniqueness counts.
         let number =
             GenerationNumber::new(self.last_generation.fetch_add(1, Ordering::Relaxed) + 1);
-        let callbacks = Box::new(Adapter(policy));
+        // Where nothing is kept for tasks, this asks for the default once, which is foreign code.
+        let callbacks = match ask(Callback::InitTask, || Box::new(Adapter::new(policy))) {
+            Ok(callbacks) => callbacks,
+            Err(refused) => {
+                self.tags.give_back(terms.tag);
+                return Err(refused);
+            }
+        };
         let seats = self.seats.len();
-        let generation = Generation::new(number, tag, name, callbacks, seats, stall_after_ns);
+        let generation = Generation::new(number, terms, callbacks, self.worker_count(), seats);
         Ok(PendingLoad {
             core: self,
             generation: Some(Arc::new(generation)),
@@ -296,7 +305,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Asks a policy what has to be known before it is given a number, and takes a tag for it.
-    fn examine(&self, policy: &impl Policy) -> Result<(String, u64, u8), LoadRefused> {
+    fn examine(&self, policy: &impl Policy) -> Result<Terms, LoadRefused> {
         if !self.is_open() {
             return Err(LoadRefused::Closing);
         }
@@ -307,8 +316,16 @@ impl<M: Machine> Core<M> {
             Some(timeout) if STALL_TIMEOUTS.contains(&timeout) => timeout.as_nanos() as u64,
             Some(timeout) => return Err(LoadRefused::StallTimeout(timeout)),
         };
+        let slice = ask(Callback::Slice, || policy.slice())?;
+        let accounting = ask(Callback::Accounting, || policy.accounting())?;
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
-        Ok((name, stall_after_ns, tag))
+        Ok(Terms {
+            tag,
+            name,
+            stall_after_ns,
+            slice,
+            accounting,
+        })
     }
 
     /// Makes a started policy current. What the previous one held is offered to this one; there is no moment under the

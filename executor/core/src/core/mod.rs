@@ -6,6 +6,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `attributes.rs` | what a task is given: set, or inherited |
 //! | `spawn.rs` | from a future to a token in a queue |
 //! | `wake.rs` | from a token to a queue and an unparked worker |
 //! | `load.rs` | load, swap, unload, sweep |
@@ -13,6 +14,7 @@
 //! | `in_place.rs` | a thread says that it is about to block inside its poll |
 //! | `close.rs` | the end: every task is dropped on a worker |
 
+mod attributes;
 mod close;
 mod in_place;
 mod load;
@@ -26,10 +28,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
+pub use attributes::{Scope, SpawnError};
 pub use load::{LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS};
 pub use seats::Cause;
 pub(crate) use seats::Instead;
-pub use spawn::SpawnError;
 
 use crate::hosting::published::Published;
 use crate::hosting::{Generation, LoadedPolicy, Tags};

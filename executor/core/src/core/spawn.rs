@@ -1,58 +1,23 @@
 //! From a future to a token in a queue.
 
-use std::error::Error;
-use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use polity_policy::{Attributes, Position, WorkerId};
+use polity_policy::{Attributes, Position};
 
 use crate::core::Core;
+use crate::core::attributes::SpawnError;
 use crate::machine::Machine;
 use crate::task::JoinHandle;
-use crate::task::attributes::{self, AttributesId};
+use crate::task::attributes::Given;
 use crate::task::join;
 use crate::task::token::{Resting, Token};
 use crate::worker::Local;
 
-/// Why a task could not be spawned with these attributes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SpawnError {
-    /// The weight is not in 1..=10,000.
-    Weight(u32),
-    /// The affinity mask names no worker of this runtime.
-    Affinity {
-        /// How many workers there are, counted from 0.
-        workers: usize,
-    },
-}
-
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SpawnError::Weight(weight) => {
-                write!(
-                    f,
-                    "attribute weight is {weight}, but must be from 1 to 10000"
-                )
-            }
-            SpawnError::Affinity { workers } => {
-                write!(
-                    f,
-                    "attribute affinity names none of the {workers} workers, which are counted from 0"
-                )
-            }
-        }
-    }
-}
-
-impl Error for SpawnError {}
-
 impl<M: Machine> Core<M> {
-    /// Spawns a task without attributes. After a shutdown has begun the handle answers "cancelled".
+    /// Spawns a task that inherits all its attributes. After a shutdown has begun the handle answers "cancelled".
     #[inline]
     pub fn spawn<F>(
         &'static self,
@@ -63,13 +28,16 @@ impl<M: Machine> Core<M> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn_checked(AttributesId::default(), 0, spawned_at, future)
+        self.machine.with_local(|local| {
+            let local = local.filter(|local| local.core == self.id);
+            self.spawn_given(local, self.to_inherit(local), spawned_at, future)
+        })
     }
 
     /// Spawns a task with attributes.
     ///
     /// # Errors
-    /// If the weight is out of range, or the affinity mask names no worker.
+    /// If the weight is out of range, the affinity mask names no worker, or the deadline has passed.
     pub fn spawn_with<F>(
         &'static self,
         attributes: Attributes,
@@ -80,21 +48,19 @@ impl<M: Machine> Core<M> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        if !(1..=10_000).contains(&attributes.get_weight()) {
-            return Err(SpawnError::Weight(attributes.get_weight()));
-        }
-        let workers = self.worker_count();
-        if !(0..workers).any(|index| attributes.allows(WorkerId::new(index as u16))) {
-            return Err(SpawnError::Affinity { workers });
-        }
-        let tag = attributes.get_tag();
-        Ok(self.spawn_checked(attributes::intern(attributes), tag, spawned_at, future))
+        self.check_attributes(&attributes)?;
+        Ok(self.machine.with_local(|local| {
+            let local = local.filter(|local| local.core == self.id);
+            let given = self.resolve(attributes, self.to_inherit(local));
+            self.spawn_given(local, given, spawned_at, future)
+        }))
     }
 
-    fn spawn_checked<F>(
+    #[inline]
+    fn spawn_given<F>(
         &'static self,
-        attributes: AttributesId,
-        tag: u64,
+        local: Option<&Local>,
+        given: Given,
         spawned_at: &'static Location<'static>,
         future: F,
     ) -> JoinHandle<F::Output>
@@ -102,20 +68,16 @@ impl<M: Machine> Core<M> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.machine.with_local(|local| {
-            let local = local.filter(|local| local.core == self.id);
-            let slot = match local {
-                Some(local) => local.slots.borrow_mut().take(),
-                None => self.take_slot(),
-            };
-            let (token, handle) =
-                join::create(slot, self.as_owner(), attributes, tag, spawned_at, future);
-            if let Some(local) = local {
-                token.header().set_last_worker(local.id);
-            }
-            self.admit(local, token);
-            handle
-        })
+        let slot = match local {
+            Some(local) => local.slots.borrow_mut().take(),
+            None => self.take_slot(),
+        };
+        let (token, handle) = join::create(slot, self.as_owner(), given, spawned_at, future);
+        if let Some(local) = local {
+            token.header().set_last_worker(local.id);
+        }
+        self.admit(local, token);
+        handle
     }
 
     /// Queues a new task, or cancels it if the runtime is closing.

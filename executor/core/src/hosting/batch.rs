@@ -7,19 +7,31 @@ use std::cell::{Cell, RefCell};
 
 use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
 
+use crate::queue::Rank;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::Token;
+
+/// What a policy is told of a task before it is asked where it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum News {
+    /// Nothing: it knows it as runnable.
+    None,
+    /// `runnable`.
+    Runnable,
+    /// `init_task` and `runnable`: it has never met it.
+    Met,
+}
 
 /// One task of a batch.
 pub(crate) struct Offered {
     pub(crate) token: Token,
     pub(crate) view: TaskView<'static>,
-    /// The policy has not been told yet that it is runnable.
-    pub(crate) newly_runnable: bool,
+    /// What the policy has not been told yet.
+    pub(crate) news: News,
     /// What `select_worker` chose, or the last worker.
     pub(crate) selected: Cell<WorkerId>,
-    pub(crate) verdict: Cell<Option<(DsqId, Position)>>,
+    pub(crate) verdict: Cell<Option<(DsqId, Rank)>>,
 }
 
 /// A task that `dispatch` has claimed, and where it goes when the callback has returned.

@@ -7,25 +7,23 @@
 //! by then; otherwise what it said is dropped. After `Verdict::Revoked` the thread has no task in its hands any more
 //! (`seat/call_word.rs`). Calls that name one worker never overlap, also while a stand-in does its work: they take turns.
 //!
-//! A batch costs one virtual call: the adapter, which knows the policy's type, loops over the tasks inside.
+//! A batch costs one virtual call: the adapter (`adapter.rs`), which knows the policy's type, loops over the tasks inside.
 //!
 //! Rejected: a read lock around each call. A swap would wait for a slow policy, the thing it must be able to remove.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use polity_policy::{
-    DequeueReason, EnqueueReason, ExitInfo, ExitKind, Host, InitError, Policy, Stopped, TaskView,
-    WorkerId,
-};
+use polity_policy::{DequeueReason, ExitKind, Host, Stopped, TaskView};
 
 use crate::WATCHED;
 use crate::callback::Callback;
-use crate::hosting::batch::{Departed, Notes};
+use crate::hosting::adapter::{Callbacks, Door};
+use crate::hosting::batch::{Departed, News};
 use crate::hosting::host::HostCall;
 use crate::hosting::panic_text;
 use crate::machine::Machine;
-use crate::seat::{Activity, Place};
+use crate::seat::Place;
 
 /// Whether what the policy said counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,134 +36,10 @@ pub(crate) enum Verdict {
     Revoked,
 }
 
-/// A policy whose type is forgotten: batches in, so that the loop over tasks is inside.
-pub(crate) trait Callbacks: Send + Sync {
-    fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
-    fn exit(&self, info: &ExitInfo);
-    /// `runnable`, `select_worker` and `enqueue` for each task, until `ended` says stop.
-    fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool);
-    fn dequeue(
-        &self,
-        host: &Host<'_>,
-        departed: &[Departed],
-        activity: &Activity,
-        ended: &dyn Fn() -> bool,
-    );
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>);
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>);
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>);
-    /// `stopping`, and `quiescent` if the task is not runnable any more.
-    fn stopping(
-        &self,
-        host: &Host<'_>,
-        task: &TaskView<'_>,
-        stopped: Stopped,
-        activity: &Activity,
-        ended: &dyn Fn() -> bool,
-    );
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
-}
-
-/// Gives a policy the shape of [`Callbacks`].
-pub(crate) struct Adapter<P>(pub(crate) P);
-
-impl<P: Policy> Callbacks for Adapter<P> {
-    fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
-        self.0.init(host)
-    }
-
-    fn exit(&self, info: &ExitInfo) {
-        self.0.exit(info);
-    }
-
-    fn offer(&self, host: &Host<'_>, notes: &Notes, activity: &Activity, ended: &dyn Fn() -> bool) {
-        for (index, offered) in notes.batch.iter().enumerate() {
-            notes.at_hand.set(index);
-            activity.set_task(Some(offered.view.id()));
-            if offered.newly_runnable {
-                activity.set_place(Place::Callback(Callback::Runnable));
-                self.0.runnable(host, &offered.view);
-                if ended() {
-                    return;
-                }
-            }
-            if matches!(
-                offered.view.reason(),
-                EnqueueReason::Spawn | EnqueueReason::Wake
-            ) {
-                activity.set_place(Place::Callback(Callback::SelectWorker));
-                let selected = self.0.select_worker(host, &offered.view);
-                offered.selected.set(selected);
-                if selected.index() >= host.worker_count() {
-                    // Through the host, like any other wrong value: it names the callback and ends the policy.
-                    host.kick(selected);
-                }
-                if ended() {
-                    return;
-                }
-            }
-            if offered.verdict.get().is_none() {
-                activity.set_place(Place::Callback(Callback::Enqueue));
-                self.0.enqueue(host, &offered.view);
-            }
-            if ended() {
-                return;
-            }
-        }
-    }
-
-    fn dequeue(
-        &self,
-        host: &Host<'_>,
-        departed: &[Departed],
-        activity: &Activity,
-        ended: &dyn Fn() -> bool,
-    ) {
-        for departed in departed {
-            if ended() {
-                return;
-            }
-            activity.set_task(Some(departed.view.id()));
-            self.0.dequeue(host, &departed.view, departed.reason);
-        }
-    }
-
-    fn dispatch(&self, host: &Host<'_>, worker: WorkerId, prev: Option<&TaskView<'_>>) {
-        self.0.dispatch(host, worker, prev);
-    }
-
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.runnable(host, task);
-    }
-
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.running(host, task);
-    }
-
-    fn stopping(
-        &self,
-        host: &Host<'_>,
-        task: &TaskView<'_>,
-        stopped: Stopped,
-        activity: &Activity,
-        ended: &dyn Fn() -> bool,
-    ) {
-        self.0.stopping(host, task, stopped);
-        if stopped != Stopped::StillRunnable && !ended() {
-            activity.set_place(Place::Callback(Callback::Quiescent));
-            self.0.quiescent(host, task);
-        }
-    }
-
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        self.0.quiescent(host, task);
-    }
-}
-
 impl<M: Machine> HostCall<'_, M> {
     /// Steps through the door.
     #[inline]
-    fn call(&self, callback: Callback, body: impl FnOnce(&dyn Callbacks, &Host<'_>)) -> Verdict {
+    fn call(&self, callback: Callback, body: impl FnOnce(&dyn Callbacks, &Door<'_>)) -> Verdict {
         if self.generation.has_ended() {
             return Verdict::Dropped;
         }
@@ -179,10 +53,14 @@ impl<M: Machine> HostCall<'_, M> {
         let before = activity.place();
         activity.set_place(Place::Callback(callback));
         let call = activity.call.enter();
-        let host = Host::new(self);
+        let door = Door {
+            host: &Host::new(self),
+            activity,
+            ended: &|| self.generation.has_ended(),
+        };
         let mut panicked = false;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            body(&*self.generation.callbacks, &host)
+            body(&*self.generation.callbacks, &door)
         }));
         if let Err(payload) = result {
             let note = self.core.machine.take_panic_note();
@@ -261,10 +139,8 @@ impl<M: Machine> HostCall<'_, M> {
             seat.set_offered(0);
             return Verdict::Revoked;
         }
-        let verdict = self.call(Callback::Enqueue, |policy, host| {
-            policy.offer(host, self.notes, &seat.activity, &|| {
-                self.generation.has_ended()
-            });
+        let verdict = self.call(Callback::Enqueue, |policy, door| {
+            policy.offer(door, self.notes);
         });
         seat.set_offered(0);
         seat.activity.set_task(None);
@@ -274,8 +150,8 @@ impl<M: Machine> HostCall<'_, M> {
     /// One round of `dispatch`, and the `dequeue`s that follow from it.
     pub(crate) fn ask_for_work(&self, prev: Option<&TaskView<'_>>) -> Verdict {
         self.notes.progress.set(false);
-        let verdict = self.call(Callback::Dispatch, |policy, host| {
-            policy.dispatch(host, self.local.id, prev);
+        let verdict = self.call(Callback::Dispatch, |policy, door| {
+            policy.dispatch(door, self.local.id, prev);
         });
         if verdict == Verdict::Revoked {
             return verdict;
@@ -292,6 +168,13 @@ impl<M: Machine> HostCall<'_, M> {
         }
     }
 
+    /// The time has come that the policy had set for this worker.
+    pub(crate) fn tell_time(&self) -> Verdict {
+        self.call(Callback::Timer, |policy, door| {
+            policy.timer(door, self.local.id);
+        })
+    }
+
     /// Tells the policy which tasks have left its custody since.
     pub(crate) fn tell_departed(&self) -> Verdict {
         // Taken out, so that no borrow is held over foreign code; put back empty, to keep its memory.
@@ -302,8 +185,8 @@ impl<M: Machine> HostCall<'_, M> {
         }
         let activity = &self.local.seat.activity;
         let about = activity.task();
-        let verdict = self.call(Callback::Dequeue, |policy, host| {
-            policy.dequeue(host, &departed, activity, &|| self.generation.has_ended())
+        let verdict = self.call(Callback::Dequeue, |policy, door| {
+            policy.dequeue(door, &departed);
         });
         activity.set_task(about);
         departed.clear();
@@ -322,15 +205,15 @@ impl<M: Machine> HostCall<'_, M> {
                 return Verdict::Revoked;
             }
         }
-        self.call(Callback::Quiescent, |policy, host| {
-            policy.quiescent(host, task)
+        self.call(Callback::Quiescent, |policy, door| {
+            policy.cancelled(door, task);
         })
     }
 
     /// In a bypass there is no offer, which would say so.
-    pub(crate) fn tell_runnable(&self, task: &TaskView<'_>) -> Verdict {
-        self.call(Callback::Runnable, |policy, host| {
-            policy.runnable(host, task)
+    pub(crate) fn tell_runnable(&self, task: &TaskView<'_>, news: News) -> Verdict {
+        self.call(Callback::Runnable, |policy, door| {
+            policy.runnable(door, task, news);
         })
     }
 
@@ -344,15 +227,19 @@ impl<M: Machine> HostCall<'_, M> {
     }
 
     pub(crate) fn tell_running(&self, task: &TaskView<'_>) -> Verdict {
-        self.call(Callback::Running, |policy, host| policy.running(host, task))
+        self.call(Callback::Running, |policy, door| policy.running(door, task))
     }
 
     pub(crate) fn tell_stopped(&self, task: &TaskView<'_>, stopped: Stopped) -> Verdict {
-        self.call(Callback::Stopping, |policy, host| {
-            let activity = &self.local.seat.activity;
-            policy.stopping(host, task, stopped, activity, &|| {
-                self.generation.has_ended()
-            });
+        self.call(Callback::Stopping, |policy, door| {
+            policy.stopping(door, task, stopped);
+        })
+    }
+
+    /// The task ends, and the policy, which has met it, does not know it as runnable.
+    pub(crate) fn tell_parted(&self, task: &TaskView<'_>) -> Verdict {
+        self.call(Callback::ExitTask, |policy, door| {
+            policy.exit_task(door, task)
         })
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber};
+use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber, Slice};
 
-use crate::hosting::call::Callbacks;
+use crate::hosting::adapter::Callbacks;
 use crate::hosting::census::Census;
+use crate::hosting::early::EarlyVtimes;
+use crate::hosting::timers::Timers;
 use crate::queue::DsqTable;
 
 /// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
@@ -17,7 +19,11 @@ pub(crate) struct Generation {
     pub(crate) name: String,
     pub(crate) callbacks: Box<dyn Callbacks>,
     pub(crate) dsqs: DsqTable,
+    pub(crate) early_vtimes: EarlyVtimes,
+    pub(crate) accounting: Accounting,
     pub(crate) census: Census,
+    pub(crate) timers: Timers,
+    pub(crate) slice: Slice,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
     swept: Mutex<Swept>,
@@ -30,19 +36,29 @@ pub(crate) struct Generation {
 impl Generation {
     pub(crate) fn new(
         number: GenerationNumber,
-        tag: u8,
-        name: String,
+        terms: Terms,
         callbacks: Box<dyn Callbacks>,
+        workers: usize,
         seats: usize,
-        stall_after_ns: u64,
     ) -> Self {
+        let Terms {
+            tag,
+            name,
+            stall_after_ns,
+            slice,
+            accounting,
+        } = terms;
         Generation {
             number,
             tag,
             name,
+            slice,
             callbacks,
             dsqs: DsqTable::new(),
+            early_vtimes: EarlyVtimes::default(),
+            accounting,
             census: Census::new(seats, stall_after_ns),
+            timers: Timers::new(workers),
             stall_after_ns,
             swept: Mutex::default(),
             complete: OnceLock::new(),
@@ -97,6 +113,15 @@ impl Generation {
     pub(crate) fn published_at(&self) -> u64 {
         self.published_at.load(Ordering::Relaxed)
     }
+}
+
+/// What is agreed with a policy before it is loaded.
+pub(crate) struct Terms {
+    pub(crate) tag: u8,
+    pub(crate) name: String,
+    pub(crate) stall_after_ns: u64,
+    pub(crate) slice: Slice,
+    pub(crate) accounting: Accounting,
 }
 
 /// How many tasks a dump shows one by one.

@@ -17,9 +17,9 @@ use crate::core::Core;
 use crate::hosting::Generation;
 use crate::hosting::batch::{Claimed, Departed, Notes};
 use crate::machine::Machine;
-use crate::queue::{Fifo, Taking};
+use crate::queue::{Dsq, Order, Rank, Taking};
 use crate::seat::Place;
-use crate::task::custody::State;
+use crate::task::custody::{Owner, State};
 use crate::task::header::Header;
 use crate::task::slab;
 use crate::task::token::{Resting, Token, claim, claim_in_hand, requeue_held};
@@ -46,14 +46,14 @@ impl<M: Machine> HostCall<'_, M> {
 
     fn task_at_hand(&self) -> Option<TaskId> {
         match self.callback() {
-            Callback::Runnable | Callback::SelectWorker | Callback::Enqueue => self
-                .notes
-                .batch
-                .get(self.notes.at_hand.get())
-                .map(|offered| offered.view.id()),
-            Callback::Running | Callback::Stopping | Callback::Quiescent => {
-                self.local.current_task()
-            }
+            Callback::InitTask
+            | Callback::ExitTask
+            | Callback::Runnable
+            | Callback::SelectWorker
+            | Callback::Enqueue
+            | Callback::Running
+            | Callback::Stopping
+            | Callback::Quiescent => self.local.current_task(),
             _ => None,
         }
     }
@@ -108,22 +108,40 @@ impl<M: Machine> HostCall<'_, M> {
         known
     }
 
-    /// Whether tasks may be put there.
-    fn check_dsq(&self, dsq: DsqId) -> bool {
-        match dsq {
-            DsqId::LocalOn(worker) => self.check_worker(worker),
-            DsqId::Custom(number) => {
-                let known = self.generation.dsqs.get(number).is_some();
-                if !known {
-                    self.wrong(&format!("insert into DSQ {dsq}, which does not exist"));
-                }
-                known
+    /// Whether the task may be put there.
+    fn check_dsq(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
+        let order = match dsq {
+            DsqId::LocalOn(worker) if !self.check_worker(worker) => return false,
+            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Dsq::order),
+            _ => Some(Order::Fifo),
+        };
+        match (rank, order) {
+            (Rank::End(_), Some(Order::Fifo)) | (Rank::Vtime(_), Some(Order::Vtime)) => return true,
+            (_, None) => self.wrong(&format!("insert into DSQ {dsq}, which does not exist")),
+            (Rank::End(_), _) => self.wrong(&format!(
+                "insert of task {task} into DSQ {dsq}, which is ordered by vtime: use insert_vtime"
+            )),
+            (Rank::Vtime(_), _) => self.wrong(&format!(
+                "insert_vtime of task {task} into DSQ {dsq}, which is a FIFO: use insert, or a DSQ made by create_vtime_dsq"
+            )),
+        }
+        false
+    }
+
+    fn insert_ranked(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
+        match self.callback() {
+            Callback::SelectWorker | Callback::Enqueue => self.record_verdict(task, dsq, rank),
+            Callback::Dispatch => self.claim(task, dsq, rank),
+            _ => {
+                self.wrong(&format!(
+                    "insert of task {task} into DSQ {dsq}: not allowed in this callback"
+                ));
+                false
             }
-            _ => true,
         }
     }
 
-    fn record_verdict(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+    fn record_verdict(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         let Some(offered) = self.notes.batch.get(self.notes.at_hand.get()) else {
             return false;
         };
@@ -140,10 +158,10 @@ impl<M: Machine> HostCall<'_, M> {
             ));
             return false;
         }
-        if !self.check_dsq(dsq) {
+        if !self.check_dsq(task, dsq, rank) {
             return false;
         }
-        offered.verdict.set(Some((dsq, at)));
+        offered.verdict.set(Some((dsq, rank)));
         true
     }
 
@@ -156,17 +174,17 @@ impl<M: Machine> HostCall<'_, M> {
     }
 
     /// Claims a task that the policy holds as an id.
-    fn claim(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
+    fn claim(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         if self.generation.has_ended() {
             self.count_stale_claim();
             return false;
         }
         self.notes.progress.set(true);
-        if !self.check_dsq(dsq) {
+        if !self.check_dsq(task, dsq, rank) {
             return false;
         }
         let claimed = match slab::get(task.slot()) {
-            Some(header) => self.claim_header(header, task.tenant(), dsq, at),
+            Some(header) => self.claim_header(header, task.tenant(), dsq, rank),
             None => false,
         };
         if !claimed {
@@ -198,7 +216,7 @@ impl<M: Machine> HostCall<'_, M> {
         self.local.seat_id.index() as u16
     }
 
-    fn claim_header(&self, header: &'static Header, tenant: u32, dsq: DsqId, at: Position) -> bool {
+    fn claim_header(&self, header: &'static Header, tenant: u32, dsq: DsqId, rank: Rank) -> bool {
         let tag = self.generation.tag;
         let dsq = match dsq {
             DsqId::Local => DsqId::LocalOn(self.local.id),
@@ -212,7 +230,7 @@ impl<M: Machine> HostCall<'_, M> {
         }
         if seen.state() == State::Offered {
             // Another worker is still inside the `enqueue` of this task.
-            if header.custody.claim_early(seen, dsq, at) {
+            if self.claim_early(header, seen, dsq, rank) {
                 return true;
             }
             // Or it has just left it: then the task is held now.
@@ -222,12 +240,12 @@ impl<M: Machine> HostCall<'_, M> {
             return false;
         }
         if let DsqId::Custom(number) = dsq {
-            let Some(fifo) = self.generation.dsqs.get(number) else {
+            let Some(queue) = self.generation.dsqs.get(number) else {
                 return false;
             };
             let mut claimed = false;
             // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
-            fifo.push_with(at, || {
+            queue.push_with(rank, || {
                 let entry = requeue_held(header, seen, tag, number)?;
                 claimed = true;
                 Some(entry)
@@ -241,6 +259,10 @@ impl<M: Machine> HostCall<'_, M> {
             }
             return claimed;
         }
+        // Only custom DSQs have another rank: that was checked.
+        let Rank::End(at) = rank else {
+            return false;
+        };
         let Some(token) = claim_in_hand(header, seen, tag, self.seat()) else {
             return false;
         };
@@ -250,6 +272,17 @@ impl<M: Machine> HostCall<'_, M> {
         }
         self.note_claimed(token, dsq, at);
         true
+    }
+
+    fn claim_early(&self, header: &Header, seen: Owner, dsq: DsqId, rank: Rank) -> bool {
+        match rank {
+            Rank::End(at) => header.custody.claim_early(seen, dsq, at),
+            Rank::Vtime(vtime) => {
+                let note = || header.custody.claim_early(seen, dsq, Position::Tail);
+                let vtimes = &self.generation.early_vtimes;
+                vtimes.remember(header.slot(), seen.sequence(), vtime, note)
+            }
+        }
     }
 
     /// A task leaves custody for a local or the global DSQ, when `dequeue` has been called for it.
@@ -313,12 +346,12 @@ impl<M: Machine> HostCall<'_, M> {
         });
     }
 
-    fn fifo(&self, dsq: DsqId) -> Option<&Fifo> {
+    fn len_of(&self, dsq: DsqId) -> Option<usize> {
         match dsq {
-            DsqId::Custom(number) => self.generation.dsqs.get(number),
-            DsqId::Global => Some(&self.core.global),
-            DsqId::LocalOn(worker) => Some(&self.core.placed.get(worker.index())?.local),
-            _ => Some(&self.core.placed(self.meaning_of_local()).local),
+            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Dsq::len),
+            DsqId::Global => Some(self.core.global.len()),
+            DsqId::LocalOn(worker) => Some(self.core.placed.get(worker.index())?.local.len()),
+            _ => Some(self.core.placed(self.meaning_of_local()).local.len()),
         }
     }
 
@@ -336,16 +369,11 @@ impl<M: Machine> HostCall<'_, M> {
 
 impl<M: Machine> HostApi for HostCall<'_, M> {
     fn insert(&self, task: TaskId, dsq: DsqId, at: Position) -> bool {
-        match self.callback() {
-            Callback::SelectWorker | Callback::Enqueue => self.record_verdict(task, dsq, at),
-            Callback::Dispatch => self.claim(task, dsq, at),
-            _ => {
-                self.wrong(&format!(
-                    "insert of task {task} into DSQ {dsq}: not allowed in this callback"
-                ));
-                false
-            }
-        }
+        self.insert_ranked(task, dsq, Rank::End(at))
+    }
+
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool {
+        self.insert_ranked(task, dsq, Rank::Vtime(vtime))
     }
 
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
@@ -364,21 +392,21 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
             ));
             return 0;
         };
-        let Some(fifo) = self.generation.dsqs.get_for_taking(number) else {
+        let Some(queue) = self.generation.dsqs.get_for_taking(number) else {
             self.wrong(&format!(
                 "move_to_local from DSQ {from}, which does not exist"
             ));
             return 0;
         };
         // Not more than this worker's share: the others are about to ask too.
-        let share = fifo.len().div_ceil(self.core.worker_count());
+        let share = queue.len().div_ceil(self.core.worker_count());
         let at_most = at_most.min(share).min(MOST_MOVED);
         if at_most == 0 {
             return 0;
         }
         let (tag, worker) = (self.generation.tag, self.local.id);
         let mut moved = 0;
-        fifo.take_for(worker, |entry| {
+        queue.take_for(worker, |entry| {
             // An entry whose task was aborted or swept goes.
             if let Some(token) = entry.claim_in_hand(tag, self.seat()) {
                 if self.is_revoked() {
@@ -403,6 +431,16 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     fn kick(&self, worker: WorkerId) {
         if self.check_worker(worker) {
             self.core.kick(worker);
+        }
+    }
+
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        if self.check_worker(worker) {
+            self.generation.timers.set(worker, nanos(at));
+            // So that it parks for a shorter time. This one is going to compute that anyway.
+            if worker != self.local.id {
+                self.core.kick(worker);
+            }
         }
     }
 
@@ -439,7 +477,11 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
-        self.generation.dsqs.create(number)
+        self.generation.dsqs.create(number, Order::Fifo)
+    }
+
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.generation.dsqs.create(number, Order::Vtime)
     }
 
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
@@ -447,13 +489,17 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
-        let len = self.fifo(dsq)?.len();
+        let len = self.len_of(dsq)?;
         let to_come = match dsq {
             DsqId::Local => self.claimed_for_own_local(),
             DsqId::LocalOn(worker) if worker == self.local.id => self.claimed_for_own_local(),
             _ => 0,
         };
         Some(len + to_come)
+    }
+
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.generation.dsqs.first_vtime(dsq)
     }
 
     fn now(&self) -> Duration {
@@ -467,6 +513,11 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     fn exit(&self, code: u64, message: &str) {
         self.end(ExitKind::PolicyExit, code, message);
     }
+}
+
+/// What does not fit never comes: it is centuries away.
+fn nanos(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The host that `init` sees: there is no worker, and nothing to insert.
@@ -498,6 +549,11 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
         false
     }
 
+    fn insert_vtime(&self, task: TaskId, dsq: DsqId, _vtime: u64) -> bool {
+        self.refuse(&format!("insert_vtime of task {task} into DSQ {dsq}"));
+        false
+    }
+
     fn move_to_local(&self, from: DsqId, _at_most: usize) -> usize {
         self.refuse(&format!("move_to_local from DSQ {from}"));
         0
@@ -508,6 +564,17 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
             self.core.kick(worker);
         } else {
             self.refuse(&format!("kick of worker {worker}, which is out of range"));
+        }
+    }
+
+    fn kick_at(&self, worker: WorkerId, at: Duration) {
+        // All workers are kicked when the policy is published.
+        if worker.index() < self.core.worker_count() {
+            self.generation.timers.set(worker, nanos(at));
+        } else {
+            self.refuse(&format!(
+                "kick_at of worker {worker}, which is out of range"
+            ));
         }
     }
 
@@ -532,7 +599,11 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
     }
 
     fn create_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
-        self.generation.dsqs.create(number)
+        self.generation.dsqs.create(number, Order::Fifo)
+    }
+
+    fn create_vtime_dsq(&self, number: u32) -> Result<DsqId, DsqError> {
+        self.generation.dsqs.create(number, Order::Vtime)
     }
 
     fn destroy_dsq(&self, dsq: DsqId) -> Result<(), DsqError> {
@@ -541,9 +612,13 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         match dsq {
-            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Fifo::len),
+            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Dsq::len),
             _ => Some(0),
         }
+    }
+
+    fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
+        self.generation.dsqs.first_vtime(dsq)
     }
 
     fn now(&self) -> Duration {

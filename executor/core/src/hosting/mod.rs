@@ -7,24 +7,30 @@
 //! | `published.rs` | which generation is current, and the race between a swap and a worker |
 //! | `generation.rs` | one load: name, tag, custom DSQs, the first exit info |
 //! | `batch.rs` | what is being offered, and the verdicts |
+//! | `early.rs` | the vtimes of claims on tasks that are still being offered |
 //! | `census.rs` | how many tasks it has, by age |
+//! | `timers.rs` | when it wants to be called |
 //! | `call.rs` | the only door to a policy |
+//! | `adapter.rs` | a policy whose type is forgotten, with what it keeps for each task |
 //! | `host.rs` | what a policy may say, each value checked |
 
+pub(crate) mod adapter;
 pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod census;
+pub(crate) mod early;
 pub(crate) mod generation;
 pub(crate) mod host;
 pub(crate) mod published;
+pub(crate) mod timers;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use polity_policy::{ExitInfo, Generation as GenerationNumber};
+use polity_policy::{ExitInfo, Generation as GenerationNumber, Policy};
 
-pub(crate) use generation::{Generation, SHOWN, Tags};
+pub(crate) use generation::{Generation, SHOWN, Tags, Terms};
 
 /// A generation, as the control side holds it.
 #[derive(Clone)]
@@ -44,6 +50,11 @@ impl LoadedPolicy {
     /// Why it ended, once it has.
     pub fn exit_info(&self) -> Option<Arc<ExitInfo>> {
         self.0.exit_info()
+    }
+
+    /// The policy itself, if it is of this type, also inside a [`BoxPolicy`](polity_policy::BoxPolicy).
+    pub fn policy<P: Policy>(&self) -> Option<Arc<P>> {
+        self.0.callbacks.policy().downcast().ok()
     }
 
     /// When it was published, in the machine's nanoseconds.

@@ -6,6 +6,7 @@
 //! | injector | locked FIFOs, sharded | any other thread, sweeps | every worker |
 //! | pinned inbox | locked FIFO, one per worker | any thread | workers that the entry allows |
 //! | local, global, custom DSQ | locked FIFO | workers, for the policy | see the contract |
+//! | custom DSQ ordered by vtime | locked heap | the same | the same |
 //!
 //! Tasks with an affinity mask never enter a crossbeam deque: its pop cannot pass over one.
 //!
@@ -14,7 +15,22 @@
 mod fifo;
 mod injector;
 mod table;
+mod vtime;
+#[cfg(test)]
+mod vtime_tests;
+
+use polity_policy::Position;
 
 pub(crate) use fifo::{Closed, Fifo, Taking};
 pub(crate) use injector::Injector;
-pub(crate) use table::DsqTable;
+pub(crate) use table::{Dsq, DsqTable, Order};
+pub(crate) use vtime::VtimeQueue;
+
+/// Where in a DSQ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rank {
+    /// At an end of a FIFO.
+    End(Position),
+    /// In the order of vtimes.
+    Vtime(u64),
+}

@@ -1,13 +1,16 @@
 //! The header of a task: one cache line in the slab.
 
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
 
-use super::attributes::{self, AttributesId};
+use super::attributes::{self, AttributesId, Given, SPARE};
 use super::cell::CellPtr;
+use super::cold::Cold;
 use super::custody::Custody;
 use super::lifecycle::Lifecycle;
+use super::slab;
 use super::token::Token;
 
 /// What a header needs of the runtime that owns the task.
@@ -32,29 +35,34 @@ pub(crate) struct Header {
     tag: AtomicU64,
     /// When it became runnable, in nanoseconds of the machine's clock; coarse. For the order of a sweep.
     runnable_at: AtomicU64,
+    /// The interned set that the tenant was born with, and the mark `CHANGED`.
     attributes: AtomicU32,
-    /// The generation that was told `runnable` and not yet `quiescent`; 0 for none.
+    /// The generation that has met the task, by `init_task`, and not yet parted from it; 0 for none.
     seen_by: AtomicU32,
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    /// `RESTRICTED`, `COUNTED`, `OWES_DEQUEUE`.
+    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`.
     flags: AtomicU8,
 }
 
-/// Not every worker may run the task.
-const RESTRICTED: u8 = 1;
+/// In the field `attributes`: perhaps they were changed since; the cold record knows for which tenant.
+const CHANGED: u32 = SPARE;
+/// The cold record has its deadline.
+const HAS_DEADLINE: u8 = 1;
 /// It is in the census of the generation that `seen_by` names.
 const COUNTED: u8 = 2;
 /// A bypass has taken it out of custody, and its policy has not been told.
 const OWES_DEQUEUE: u8 = 4;
+/// The generation that `seen_by` names was told `runnable`, and not yet `quiescent`.
+const TOLD: u8 = 8;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
 /// In the field `reason`: no reason to enqueue, the task is on its way to be dropped.
 const LEFT_CUSTODY: u8 = 4;
 
-// Ordering, for all fields below but `owner` and `cell`: Relaxed. They are written by the token holder and read by the
+// Ordering, for all fields below but `owner`, `cell` and `attributes`: Relaxed. They are written by the token holder and read by the
 // next one, and the token itself is passed with Release and Acquire (lifecycle, custody, or a queue's lock). Other
 // readers want a snapshot only.
 impl Header {
@@ -64,8 +72,7 @@ impl Header {
         slot: u32,
         owner: &'static &'static dyn Owner,
         cell: CellPtr,
-        attributes: AttributesId,
-        tag: u64,
+        given: Given,
     ) {
         self.slot.store(slot, Ordering::Relaxed);
         // Ordering: Release pairs with the Acquire in `owner`, which reads through the pointer.
@@ -73,13 +80,17 @@ impl Header {
             .store(std::ptr::from_ref(owner).cast_mut(), Ordering::Release);
         // Ordering: Release pairs with the Acquire in `cell`.
         self.cell.store(cell.as_ptr(), Ordering::Release);
-        self.attributes
-            .store(attributes.to_bits(), Ordering::Relaxed);
-        self.tag.store(tag, Ordering::Relaxed);
+        self.attributes.store(given.id.to_bits(), Ordering::Relaxed);
+        self.tag.store(given.tag, Ordering::Relaxed);
         self.seen_by.store(0, Ordering::Relaxed);
         self.last_worker.store(0, Ordering::Relaxed);
-        let restricted = attributes::get(attributes).get_affinity().is_some();
-        let flags = if restricted { RESTRICTED } else { 0 };
+        let mut flags = 0;
+        if given.deadline != 0
+            && let Some(cold) = slab::cold(slot)
+        {
+            cold.set_deadline(given.deadline);
+            flags |= HAS_DEADLINE;
+        }
         self.flags.store(flags, Ordering::Relaxed);
         self.set_reason(EnqueueReason::Spawn);
     }
@@ -108,9 +119,10 @@ impl Header {
         TaskId::from_parts(self.slot(), self.lifecycle.tenant().unwrap_or(0))
     }
 
+    /// Whether not every worker may run the task.
     #[inline]
     pub(crate) fn is_restricted(&self) -> bool {
-        self.flags() & RESTRICTED != 0
+        self.attributes_id().is_restricted()
     }
 
     #[inline]
@@ -156,10 +168,52 @@ impl Header {
         true
     }
 
+    /// The present tenant's interned set.
+    #[inline]
+    pub(crate) fn attributes_id(&self) -> AttributesId {
+        // Ordering: Relaxed; the token is passed with Release and Acquire, so a new tenant's set is seen by whoever has it.
+        let bits = self.attributes.load(Ordering::Relaxed);
+        if bits & CHANGED == 0 {
+            return AttributesId::from_bits(bits);
+        }
+        self.changed_id(bits & !CHANGED)
+    }
+
+    #[cold]
+    fn changed_id(&self, born_with: u32) -> AttributesId {
+        // Ordering: Acquire fence, pairs with the Release in `change`: who sees the mark sees the record.
+        fence(Ordering::Acquire);
+        let tenant = self.lifecycle.tenant().unwrap_or(0);
+        self.cold()
+            .and_then(|cold| cold.changed(tenant))
+            .unwrap_or(AttributesId::from_bits(born_with))
+    }
+
+    fn cold(&self) -> Option<&'static Cold> {
+        slab::cold(self.slot())
+    }
+
     pub(crate) fn attributes(&self) -> &'static Attributes {
-        attributes::get(AttributesId::from_bits(
-            self.attributes.load(Ordering::Relaxed),
-        ))
+        attributes::get(self.attributes_id())
+    }
+
+    /// What tasks inherit that are spawned by this one. For its own thread, in its poll.
+    #[inline]
+    pub(crate) fn to_inherit(&self) -> Given {
+        Given {
+            id: self.attributes_id(),
+            tag: self.tag.load(Ordering::Relaxed),
+            deadline: self.deadline(),
+        }
+    }
+
+    /// In nanoseconds of the machine's clock; 0 for none.
+    #[inline]
+    fn deadline(&self) -> u64 {
+        if self.flags() & HAS_DEADLINE == 0 {
+            return 0;
+        }
+        self.cold().map_or(0, Cold::deadline)
     }
 
     #[inline]
@@ -216,25 +270,54 @@ impl Header {
         self.reason.load(Ordering::Relaxed) == LEFT_CUSTODY
     }
 
-    /// The generation that was told `runnable` and not yet `quiescent`.
+    /// The generation that has met the task, and not yet parted from it; 0 for none.
     #[inline]
     pub(crate) fn seen_by(&self) -> u32 {
         self.seen_by.load(Ordering::Relaxed)
     }
 
-    #[inline]
-    pub(crate) fn set_seen_by(&self, generation: u32) {
+    /// For the token holder: this generation meets the task, and has been told nothing yet.
+    pub(crate) fn note_met(&self, generation: u32) {
         self.seen_by.store(generation, Ordering::Relaxed);
+        self.note_quiescent();
+    }
+
+    /// For the token holder: nobody is told of this task any more.
+    #[inline]
+    pub(crate) fn note_parted(&self) {
+        self.seen_by.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether `generation` knows the task as runnable.
+    #[inline]
+    pub(crate) fn is_told_runnable(&self, generation: u32) -> bool {
+        self.seen_by() == generation && self.flags() & TOLD != 0
+    }
+
+    /// For the token holder: the generation that has met the task is told that it is runnable.
+    #[inline]
+    pub(crate) fn note_told_runnable(&self) {
+        self.flags.store(self.flags() | TOLD, Ordering::Relaxed);
+    }
+
+    /// For the token holder: the generation that has met the task is told that it is not runnable any more.
+    #[inline]
+    pub(crate) fn note_quiescent(&self) {
+        self.flags.store(self.flags() & !TOLD, Ordering::Relaxed);
     }
 
     /// What a policy is shown.
     pub(crate) fn view(&self) -> TaskView<'static> {
-        TaskView::new(
+        let view = TaskView::new(
             self.id(),
             self.attributes(),
             self.last_worker(),
             self.reason(),
         )
-        .with_tag(self.tag.load(Ordering::Relaxed))
+        .with_tag(self.tag.load(Ordering::Relaxed));
+        match self.deadline() {
+            0 => view,
+            deadline => view.with_deadline(Duration::from_nanos(deadline)),
+        }
     }
 }

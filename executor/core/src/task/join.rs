@@ -13,7 +13,7 @@ use polity_policy::TaskId;
 
 use crate::WATCHED;
 
-use super::attributes::AttributesId;
+use super::attributes::Given;
 use super::cell::CellPtr;
 use super::header::{Header, Owner};
 use super::lifecycle::Aborted;
@@ -133,8 +133,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 pub(crate) fn create<F>(
     slot: u32,
     owner: &'static &'static dyn Owner,
-    attributes: AttributesId,
-    tag: u64,
+    given: Given,
     spawned_at: &'static Location<'static>,
     future: F,
 ) -> (Token, JoinHandle<F::Output>)
@@ -144,7 +143,7 @@ where
 {
     let header = slab::get(slot).expect("the slot was handed out");
     let cell = CellPtr::new(future, spawned_at);
-    header.prepare(slot, owner, cell, attributes, tag);
+    header.prepare(slot, owner, cell, given);
     if WATCHED && let Some(site) = slab::spawn_site(slot) {
         site.set(spawned_at);
     }
@@ -188,6 +187,7 @@ impl JoinError {
     }
 
     /// For what ends like a task but is none: cancelled, or panicked with `payload`. Its id is 0.
+    #[doc(hidden)] // for package polity: applications get these errors, and make none
     pub fn of_no_task(
         spawned_at: &'static Location<'static>,
         payload: Option<Box<dyn Any + Send>>,

@@ -9,6 +9,7 @@
 //! | `custody`, compare-and-swap | dispatch, abort, sweep | the state is `Held` or `Queued` |
 //! | the future in the cell | the token holder | from the pop that made it the holder until `end_poll` or `finish` |
 //! | the output in the cell | the token holder, then the join handle | split by the join word |
+//! | `attributes` | anybody | stored for a new tenant, then only marked as changed; what they were changed to is kept with the tenant's number |
 //! | all other header fields | the token holder writes, anybody reads | relaxed: a reader may see the previous value |
 //!
 //! **The token.** Winning the idle→runnable transition of `lifecycle` (or spawning) makes one *token*: the right to
@@ -27,6 +28,10 @@ pub(crate) mod attributes;
 #[cfg(not(polity_loom))]
 #[allow(unsafe_code)] // the cell is erased, and shared between the worker and the join handle
 pub(crate) mod cell;
+pub(crate) mod cold;
+#[cfg(not(polity_loom))]
+#[allow(unsafe_code)] // places of a table that the door shares between threads
+pub(crate) mod data;
 #[cfg(not(polity_loom))]
 pub(crate) mod entry;
 #[cfg(not(polity_loom))]

@@ -4,7 +4,8 @@
 //! make two thousand million slots and a slot is found by two shifts. Pages that were never touched cost nothing.
 //!
 //! Behind its headers a chunk holds one [`LocationCell`] for each: where the task was spawned. Only reports read it, so it
-//! lies outside the headers' lines.
+//! lies outside the headers' lines. Behind those it holds one [`Cold`] for each: what few tasks have. Those are apart from the
+//! locations, because each spawn writes a location.
 //!
 //! Slots are handed out through a [`SlotCache`], one for each worker (and a few for other threads), in batches of
 //! 64. Complexity: O(1), and one lock in 64 operations.
@@ -16,11 +17,12 @@ use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::cold::Cold;
 use super::header::Header;
 use super::location::LocationCell;
 
-const FIRST_CHUNK: u32 = 1024;
-const CHUNK_COUNT: usize = 21;
+pub(super) const FIRST_CHUNK: u32 = 1024;
+pub(super) const CHUNK_COUNT: usize = 21;
 const BATCH: usize = 64;
 
 static CHUNKS: [AtomicPtr<Header>; CHUNK_COUNT] =
@@ -29,8 +31,9 @@ static CHUNKS: [AtomicPtr<Header>; CHUNK_COUNT] =
 static FRESH: AtomicU32 = AtomicU32::new(1);
 static FREE: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
 
+/// Chunk and offset of a slot.
 #[inline]
-fn locate(slot: u32) -> (usize, usize) {
+pub(super) fn locate(slot: u32) -> (usize, usize) {
     let nth = (slot / FIRST_CHUNK + 1).ilog2();
     (
         nth as usize,
@@ -76,15 +79,41 @@ pub(crate) fn spawn_site(slot: u32) -> Option<&'static LocationCell> {
     Some(unsafe { &*cell })
 }
 
-/// The memory of chunk `chunk`: headers, then cells.
-fn layout(chunk: usize) -> Layout {
+/// What few tasks of `slot` have, if the slot was ever handed out.
+pub(crate) fn cold(slot: u32) -> Option<&'static Cold> {
+    let (chunk, offset) = locate(slot);
+    // Ordering: Acquire as in `get`.
+    let base = CHUNKS.get(chunk)?.load(Ordering::Acquire);
+    if base.is_null() {
+        return None;
+    }
+    let parts = parts(chunk);
+    // SAFETY: `byte_add` requires that the result lies in the same allocation, or one past: the records begin at that offset of
+    // the layout that the chunk was allocated with.
+    let records = unsafe { base.byte_add(parts.cold_at) }.cast::<Cold>();
+    // SAFETY: as above; the layout has as many records as headers, and `locate` yields an offset below that number.
+    let record = unsafe { records.add(offset) };
+    // SAFETY: turning it into a `&'static` requires (1) alignment: `Layout::extend` has aligned the offset, and the base is
+    // aligned to 64; (2) initialised memory: zeroed, and an all-zero record is valid; (3) that it lives for ever: chunks are
+    // never freed; (4) no `&mut`: none is ever made.
+    Some(unsafe { &*record })
+}
+
+/// How the memory of a chunk is laid out: headers, locations, records.
+struct Parts {
+    whole: Layout,
+    cold_at: usize,
+}
+
+fn parts(chunk: usize) -> Parts {
+    const LESS: &str = "a chunk is less than the memory";
     let count = (FIRST_CHUNK as usize) << chunk;
-    let headers = Layout::array::<Header>(count).expect("a chunk is less than the memory");
-    let cells = Layout::array::<LocationCell>(count).expect("a chunk is less than the memory");
-    let (both, _) = headers
-        .extend(cells)
-        .expect("a chunk is less than the memory");
-    both
+    let headers = Layout::array::<Header>(count).expect(LESS);
+    let cells = Layout::array::<LocationCell>(count).expect(LESS);
+    let records = Layout::array::<Cold>(count).expect(LESS);
+    let (both, _) = headers.extend(cells).expect(LESS);
+    let (whole, cold_at) = both.extend(records).expect(LESS);
+    Parts { whole, cold_at }
 }
 
 /// Makes sure that the chunk of `slot` exists.
@@ -101,7 +130,7 @@ fn grow_for(slot: u32) {
     if !place.load(Ordering::Acquire).is_null() {
         return;
     }
-    let layout = layout(chunk);
+    let layout = parts(chunk).whole;
     // SAFETY: `alloc_zeroed` requires a layout of non-zero size: headers are 64 bytes, and there are some.
     let base = unsafe { alloc_zeroed(layout) };
     if base.is_null() {
@@ -109,6 +138,12 @@ fn grow_for(slot: u32) {
     }
     // Ordering: Release pairs with the Acquire in `get`.
     place.store(base.cast(), Ordering::Release);
+}
+
+/// One more than the last slot that was ever handed out. A sample.
+pub(super) fn handed_out() -> u32 {
+    // Ordering: Relaxed; who asks comes after whoever told it of a slot.
+    FRESH.load(Ordering::Relaxed)
 }
 
 /// Every slot that was ever handed out, for walks.

@@ -14,7 +14,7 @@ use std::thread;
 
 use polity_policy::{TaskId, WorkerId};
 
-use super::attributes::AttributesId;
+use super::attributes::Given;
 use super::custody::{Custody, State};
 use super::entry::Entry;
 use super::header::{Header, Owner};
@@ -100,8 +100,7 @@ impl Runtime {
         F::Output: Send + 'static,
     {
         let (slot, here) = (self.slots.take(), Location::caller());
-        let (token, handle) =
-            join::create(slot, self.owner, AttributesId::default(), 0, here, future);
+        let (token, handle) = join::create(slot, self.owner, Given::default(), here, future);
         self.fake.now_runnable(token);
         handle
     }

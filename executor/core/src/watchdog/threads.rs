@@ -6,8 +6,8 @@
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
 //! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and it
-//! cannot be waiting for another thread: one that is inside the same policy and not blocked, or one that wants a processor and
-//! gets none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
+//! cannot be waiting for another thread: one that is inside the same policy and not blocked, or one that has wanted a processor
+//! all the while and got none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
 //! thread ran all the while.
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const BLOCKED_NS: u64 = 20_000_000;
 const SUSPICIOUS_NS: u64 = 4_000_000;
 
 /// What a thread was in at the last tick, and since when: in alive time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     polls: u64,
     poll_since: u64,
@@ -49,14 +49,20 @@ struct Seen {
     processor: Option<u64>,
     /// How long the thread has run in the call, as far as ticks have seen it.
     ran: u64,
-    /// Since when it has been seen blocked in the call.
-    blocked_since: Option<u64>,
-    /// The thread's processor clock when a blocked call of another one was last looked into.
-    beside: Option<u64>,
+    /// It is blocked in the call.
+    blocked: Option<Blocked>,
     parked: bool,
     parked_before: bool,
     /// Something has changed since the last tick.
     moved: bool,
+}
+
+/// A call that is blocked.
+#[derive(Clone, Debug)]
+struct Blocked {
+    since: u64,
+    /// The processor clocks of all threads when it was first seen blocked.
+    clocks: Vec<Option<u64>>,
 }
 
 /// See the [module](self).
@@ -117,7 +123,7 @@ impl Threads {
                 seen.call = call;
                 seen.about = about;
                 seen.call_since = now;
-                seen.blocked_since = None;
+                seen.blocked = None;
                 if call != 0 {
                     let seat = SeatId::new(index as u16);
                     seen.processor = core.machine.processor_time(seat);
@@ -258,43 +264,58 @@ impl Threads {
     }
 
     fn is_stuck<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
-        let seen = self.seen[seat.index()];
-        if seen.ran >= RAN_NS {
+        if self.seen[seat.index()].ran >= RAN_NS {
             return true;
         }
-        if core.machine.is_blocked(seat) != Some(true) || self.somebody_runs_beside(core, seat) {
-            self.seen[seat.index()].blocked_since = None;
+        if core.machine.is_blocked(seat) != Some(true) || self.somebody_is_inside(core, seat) {
+            self.seen[seat.index()].blocked = None;
             return false;
         }
-        let since = *self.seen[seat.index()]
-            .blocked_since
-            .get_or_insert(self.now);
-        self.now - since >= BLOCKED_NS
+        let Some(blocked) = &self.seen[seat.index()].blocked else {
+            let clock = |index| core.machine.processor_time(SeatId::new(index as u16));
+            self.seen[seat.index()].blocked = Some(Blocked {
+                since: self.now,
+                clocks: (0..core.seats_in_use()).map(clock).collect(),
+            });
+            return false;
+        };
+        self.now - blocked.since >= BLOCKED_NS && !self.somebody_has_not_run(core, seat, blocked)
     }
 
-    /// Whether another thread that is not blocked is inside the same policy, or has not run since it was last looked at: its
-    /// lock may be what this one waits for. (Not any thread that is in one thing for long: one that waits for this one's turn
-    /// does that for ever, and runs.)
-    fn somebody_runs_beside<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
+    /// Whether another thread that is not blocked is inside the same policy: its lock may be what this one waits for.
+    fn somebody_is_inside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
         let follows = core.seat(seat).activity.follows();
-        let mut somebody = false;
-        // All of them, since each look is what the next one is compared with.
-        for index in 0..core.seats_in_use() {
-            let other = SeatId::new(index as u16);
-            let activity = &core.seats[index].activity;
-            let call = activity.call.in_flight();
-            let convicted = call.is_some_and(|call| activity.call.is_revoked(call));
-            if other == seat || convicted || core.is_vacant(other) || self.is_parked(other) {
-                continue;
-            }
-            let inside = call.is_some() && activity.follows() == follows;
-            let clock = core.machine.processor_time(other);
-            let before = std::mem::replace(&mut self.seen[index].beside, clock);
-            let wants_a_processor = clock.is_some() && clock == before;
-            somebody |=
-                (inside || wants_a_processor) && core.machine.is_blocked(other) == Some(false);
-        }
-        somebody
+        self.beside(core, seat).any(|other| {
+            let activity = &core.seat(other).activity;
+            let inside = activity.call.in_flight().is_some() && activity.follows() == follows;
+            inside && core.machine.is_blocked(other) == Some(false)
+        })
+    }
+
+    /// Whether another thread has wanted a processor ever since this one is blocked, and has not had one: it may hold the lock
+    /// of a queue. Core holds those for less than a microsecond, so whoever has run since has let go of what it held then.
+    fn somebody_has_not_run<M: Machine>(
+        &self,
+        core: &Core<M>,
+        seat: SeatId,
+        blocked: &Blocked,
+    ) -> bool {
+        self.beside(core, seat).any(|other| {
+            let then = blocked.clocks.get(other.index()).copied().flatten();
+            // Who sat down since cannot be whom it waits for.
+            then.is_some()
+                && core.machine.processor_time(other) == then
+                && core.machine.is_blocked(other) == Some(false)
+        })
+    }
+
+    /// The other threads that might be at work.
+    fn beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> impl Iterator<Item = SeatId> {
+        let others = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
+        others.filter(move |other| {
+            let at_work = !core.is_vacant(*other) && !core.is_convicted(*other);
+            *other != seat && at_work && !self.is_parked(*other)
+        })
     }
 
     fn indictment<M: Machine>(

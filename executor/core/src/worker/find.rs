@@ -95,6 +95,14 @@ impl<M: Machine> Worker<M> {
     }
 
     fn find_by_policy(&mut self, generation: &Arc<Generation>, look: Look) -> Found {
+        let goes_on = std::mem::take(&mut self.goes_on);
+        if generation
+            .timers
+            .take_due(self.local.id, self.local.now.get())
+            && self.ring(generation) == Verdict::Revoked
+        {
+            return Found::Nothing;
+        }
         if self.offer(generation) == Verdict::Revoked {
             return Found::Nothing;
         }
@@ -104,6 +112,14 @@ impl<M: Machine> Worker<M> {
             // It may overtake what the policy has put into the local DSQ.
             self.out_of_turn = !self.placed.local.is_empty();
             return self.instead_of_prev(token);
+        }
+        if goes_on && let Some(entry) = local::take(&self.seat.prev) {
+            self.goes_on = true;
+            let token = entry.redeem();
+            // What waits behind it on this worker is overtaken.
+            let (task, now) = (token.header().id(), self.local.now.get());
+            self.seat.activity.note_begun(task, now);
+            return Found::Task(token);
         }
         if let Some(token) = self.take_local().or_else(|| self.take_global()) {
             return self.instead_of_prev(token);

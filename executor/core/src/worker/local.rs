@@ -9,8 +9,11 @@ use polity_policy::{TaskId, WorkerId};
 
 use crate::callback::Callback;
 use crate::seat::{Place, Seat, SeatId};
+use crate::task::attributes::Given;
 use crate::task::entry::Entry;
+use crate::task::header::Header;
 use crate::task::slab::SlotCache;
+use crate::worker::slice::Slice;
 
 /// The part of a worker that its thread shares with the wakes that happen on it. Lent by
 /// [`Machine::with_local`](crate::Machine::with_local).
@@ -22,10 +25,13 @@ pub struct Local {
     pub(crate) seat: &'static Seat,
     pub(crate) ingress: deque::Worker<Entry>,
     pub(crate) slots: RefCell<SlotCache>,
+    /// The task that is being polled, while `place` says so; else the one that was.
+    pub(super) polled: Cell<Option<&'static Header>>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
     pub(crate) built_in: Cell<bool>,
+    pub(crate) slice: Slice,
     /// Entries on their way from one queue to another; empty between uses.
     pub(crate) scratch: RefCell<Vec<Entry>>,
 }
@@ -45,8 +51,10 @@ impl Local {
             seat,
             ingress,
             slots: RefCell::default(),
+            polled: Cell::new(None),
             now: Cell::new(now),
             built_in: Cell::new(true),
+            slice: Slice::default(),
             scratch: RefCell::default(),
         }
     }
@@ -86,6 +94,16 @@ impl Local {
         self.place() == Place::Blocked
     }
 
+    /// What a task that is spawned here and now inherits: from the task that is being polled, or dropped.
+    #[inline]
+    pub(crate) fn to_inherit(&self) -> Given {
+        match (self.place(), self.polled.get()) {
+            (Place::Poll | Place::Blocked, Some(header)) => header.to_inherit(),
+            // What a policy's callback spawns is not the child of the task that the callback is about.
+            _ => Given::default(),
+        }
+    }
+
     /// The callback that the thread is in, if it is in one.
     pub fn callback(&self) -> Option<Callback> {
         match self.place() {
@@ -94,9 +112,30 @@ impl Local {
         }
     }
 
+    /// The task that is being polled wants others to have a turn: its slice ends with this poll.
+    #[inline]
+    pub fn note_yielded(&self) {
+        self.slice.note_yielded();
+    }
+
+    /// Whether it is too early to ask whether the present slice is over. About 1 ns.
+    #[inline]
+    pub fn counts_down(&self) -> bool {
+        self.slice.counts_down(self.seat)
+    }
+
     /// The task that is being polled on this thread, or told of to a policy.
     pub fn current_task(&self) -> Option<TaskId> {
         self.seat.activity.task()
+    }
+
+    /// The task whose future, or what is left of it, is polled or dropped on this thread. For the code of tasks: a policy's
+    /// callback is given its tasks.
+    pub fn running_task(&self) -> Option<TaskId> {
+        match self.callback() {
+            Some(_) => None,
+            None => self.current_task(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `offer.rs` | ingress to the policy, verdicts to queues |
 //! | `dispatch.rs` | the bounded dispatch loop |
 //! | `steal.rs` | other workers' tasks; who is in one long poll |
+//! | `slice.rs` | how long a task goes on |
 //! | `run.rs` | one poll, and the notifiers around it |
 //! | `watch.rs` | clock, backlog, sentinel: what happens now and then |
 
@@ -18,6 +19,7 @@ mod find;
 mod local;
 mod offer;
 mod run;
+mod slice;
 mod steal;
 mod watch;
 
@@ -57,8 +59,10 @@ pub enum Pass {
 /// How to park.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Park {
-    /// Come back after so many nanoseconds, to look for forgotten work; `None`: only when unparked.
-    pub timeout_ns: Option<u64>,
+    /// Come back after so many nanoseconds, to look for forgotten work. A little late does no harm.
+    pub watch_ns: Option<u64>,
+    /// Come back after so many nanoseconds, because a policy wants to be called. Exactly.
+    pub timer_ns: Option<u64>,
 }
 
 /// A worker: what its thread owns. Its thread calls [`Worker::pass`] in a loop.
@@ -86,6 +90,8 @@ pub struct Worker<M: Machine> {
     /// Polls from the LIFO slot that are left before the queue has its turn.
     lifo_left: u8,
     loop_cuts: dispatch::LoopCuts,
+    /// The task in `prev` has time left in its slice.
+    goes_on: bool,
     /// The task that was found is core's choice and not the policy's: it overtakes nobody.
     out_of_turn: bool,
     random: u64,
@@ -125,6 +131,7 @@ impl<M: Machine> Worker<M> {
             searcher: false,
             lifo_left: find::LIFO_CAP,
             loop_cuts: dispatch::LoopCuts::default(),
+            goes_on: false,
             out_of_turn: false,
             random: 0x9e37_79b9_7f4a_7c15 ^ (id.index() as u64 + 1),
         }
@@ -228,6 +235,8 @@ impl<M: Machine> Worker<M> {
             .built_in
             .set(self.generation.is_none() || bypassed);
         self.loop_cuts.forget();
+        self.goes_on = false;
+        self.local.slice.set_default();
         self.put_aside();
         if !self.core.is_open() {
             self.phase = Phase::Closing;

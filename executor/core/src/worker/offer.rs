@@ -6,10 +6,10 @@ use polity_policy::{DequeueReason, DsqId, EnqueueReason, ExitKind, Position};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
-use crate::hosting::batch::{Departed, Offered};
+use crate::hosting::batch::{Departed, News, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
-use crate::queue::Taking;
+use crate::queue::{Rank, Taking};
 use crate::seat::BATCH;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
@@ -110,25 +110,32 @@ impl<M: Machine> Worker<M> {
                 .extend([token.into_entry(Resting::Local(worker))]);
         }
         let number = generation.number.number();
-        let newly_runnable = header.seen_by() != number;
-        if header.take_owes_dequeue() && !newly_runnable {
+        let news = match () {
+            () if header.is_told_runnable(number) => News::None,
+            () if header.seen_by() == number => News::Runnable,
+            () => News::Met,
+        };
+        if header.take_owes_dequeue() && news == News::None {
             self.notes.departed.get_mut().push(Departed {
                 view: header.view(),
                 reason: DequeueReason::Bypass,
             });
         }
-        if newly_runnable {
+        if news == News::Met {
             if self.core.published.epoch() != self.epoch {
                 // Perhaps the task is known to a newer generation, which this worker does not follow yet.
                 self.notes.unfit.push(token.into_entry(Resting::Ingress));
                 return;
             }
-            header.set_seen_by(number);
+            header.note_met(number);
+        }
+        if news != News::None {
+            header.note_told_runnable();
             if header.reason() == EnqueueReason::StillRunnable {
                 header.set_reason(EnqueueReason::Inherited);
             }
         }
-        self.enter_census(generation, header, newly_runnable);
+        self.enter_census(generation, header, news);
         token.note_offered(generation.tag);
         if WATCHED {
             self.seat
@@ -139,7 +146,7 @@ impl<M: Machine> Worker<M> {
         self.notes.batch.push(Offered {
             token,
             view,
-            newly_runnable,
+            news,
             selected,
             verdict: None.into(),
         });
@@ -147,12 +154,12 @@ impl<M: Machine> Worker<M> {
 
     /// From now on the policy has the task, and its wait counts: with the whole batch, in `offer`.
     #[inline]
-    fn enter_census(&self, generation: &Generation, header: &Header, newly_runnable: bool) {
+    fn enter_census(&self, generation: &Generation, header: &Header, news: News) {
         if !WATCHED {
             return;
         }
         let seat = self.local.seat_id;
-        if header.take_counted() && !newly_runnable {
+        if header.take_counted() && news == News::None {
             // It comes back without having been polled: after a bypass.
             generation.census.leave(seat, header.runnable_at());
         }
@@ -187,7 +194,10 @@ impl<M: Machine> Worker<M> {
                         shared += 1;
                     }
                     Err((token, DsqId::Custom(number), at)) => {
-                        self.put_into_custom(generation, token, number, at);
+                        let sequence = header.custody.load().sequence();
+                        let vtime = generation.early_vtimes.recall(header.slot(), sequence);
+                        let rank = vtime.map_or(Rank::End(at), Rank::Vtime);
+                        self.put_into_custom(generation, token, number, rank);
                     }
                     Err((token, dsq, at)) => {
                         // `dequeue` follows, which may get stuck.
@@ -195,21 +205,21 @@ impl<M: Machine> Worker<M> {
                         self.host_call(generation).note_claimed(token, dsq, at)
                     }
                 },
-                Some((DsqId::Custom(number), at)) => {
+                Some((DsqId::Custom(number), rank)) => {
                     shared += 1;
-                    self.put_into_custom(generation, offered.token, number, at);
+                    self.put_into_custom(generation, offered.token, number, rank);
                 }
-                Some((DsqId::Global, Position::Tail)) => {
+                Some((DsqId::Global, Rank::End(Position::Tail))) => {
                     shared += 1;
                     global.push(offered.token.into_entry(Resting::Global));
                 }
-                Some((DsqId::Global, Position::Head)) => {
+                Some((DsqId::Global, Rank::End(Position::Head))) => {
                     shared += 1;
                     self.core
                         .push_global([offered.token.into_entry(Resting::Global)], Position::Head);
                     self.core.wake_for(header, self.local.id);
                 }
-                Some((dsq, at)) => {
+                Some((dsq, rank)) => {
                     let worker = if let DsqId::LocalOn(worker) = dsq {
                         worker
                     } else {
@@ -217,9 +227,14 @@ impl<M: Machine> Worker<M> {
                     };
                     let worker = self.host_call(generation).allowed_worker(header, worker);
                     let entry = offered.token.into_entry(Resting::Local(worker));
-                    if worker == self.local.id && at == Position::Tail {
+                    if worker == self.local.id && rank == Rank::End(Position::Tail) {
                         own_local.push(entry);
                     } else {
+                        let at = match rank {
+                            Rank::End(at) => at,
+                            // Refused when it was said.
+                            Rank::Vtime(_) => Position::Tail,
+                        };
                         self.core.push_local(&self.local, worker, entry, at);
                     }
                 }
@@ -267,12 +282,12 @@ impl<M: Machine> Worker<M> {
         generation: &Arc<Generation>,
         token: Token,
         number: u32,
-        at: Position,
+        rank: Rank,
     ) {
         let header = token.header();
         let mut token = Some(token);
-        if let Some(fifo) = generation.dsqs.get(number) {
-            fifo.push_with(at, || {
+        if let Some(dsq) = generation.dsqs.get(number) {
+            dsq.push_with(rank, || {
                 token
                     .take()
                     .map(|token| token.queue(generation.tag, number))

@@ -8,11 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
+use std::time::Duration;
 
-use polity_policy::{EnqueueReason, Stopped};
+use polity_policy::{Accounting, EnqueueReason, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
+use crate::hosting::batch::News;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::task::header::Header;
@@ -29,6 +31,9 @@ enum Met {
     Revoked,
 }
 
+/// A tick that is older is from before the watchdog went to sleep.
+const STALE_TICK_NS: u64 = 50_000_000;
+
 impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
         self.end_search();
@@ -39,6 +44,7 @@ impl<M: Machine> Worker<M> {
         self.leave_census(header);
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
         self.seat.activity.set_task(Some(header.id()));
+        self.local.polled.set(Some(header));
         if seen.aborted {
             self.drop_aborted(token);
         } else {
@@ -52,11 +58,11 @@ impl<M: Machine> Worker<M> {
     fn run_live(&mut self, token: Token, seen: Seen) {
         let header = token.header();
         match self.generation.take() {
-            None => self.run_built_in(token, seen),
+            None => self.run_built_in(None, token, seen),
             Some(generation) => {
                 match self.introduce(&generation, header) {
                     Met::Known => self.run_told(&generation, token, seen),
-                    Met::Unknown => self.run_built_in(token, seen),
+                    Met::Unknown => self.run_built_in(Some(&generation), token, seen),
                     Met::Revoked => {}
                 }
                 self.generation = Some(generation);
@@ -86,7 +92,7 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn introduce(&mut self, generation: &Arc<Generation>, header: &'static Header) -> Met {
         let number = generation.number.number();
-        if header.seen_by() == number && !header.take_owes_dequeue() {
+        if header.is_told_runnable(number) && !header.take_owes_dequeue() {
             return Met::Known;
         }
         self.introduce_in_bypass(generation, header)
@@ -99,13 +105,19 @@ impl<M: Machine> Worker<M> {
         header: &'static Header,
     ) -> Met {
         let number = generation.number.number();
-        let verdict = if header.seen_by() == number {
+        let verdict = if header.is_told_runnable(number) {
             let view = header.view();
             self.host_call(generation).tell_bypassed(&view)
         } else if self.bypassed && self.core.published.epoch() == self.epoch {
             header.take_owes_dequeue();
-            header.set_seen_by(number);
-            self.host_call(generation).tell_runnable(&header.view())
+            let mut news = News::Runnable;
+            if header.seen_by() != number {
+                header.note_met(number);
+                news = News::Met;
+            }
+            header.note_told_runnable();
+            self.host_call(generation)
+                .tell_runnable(&header.view(), news)
         } else {
             return Met::Unknown;
         };
@@ -143,8 +155,13 @@ impl<M: Machine> Worker<M> {
     }
 
     #[inline]
-    fn run_built_in(&mut self, mut token: Token, seen: Seen) {
+    fn run_built_in(&mut self, generation: Option<&Arc<Generation>>, mut token: Token, seen: Seen) {
         if self.poll(&mut token) {
+            if let Some(generation) = generation
+                && self.part(generation, token.header()) == Verdict::Revoked
+            {
+                return self.forfeit();
+            }
             self.finish(token);
         } else if let Some(token) = token.end_poll(seen) {
             self.requeue(token);
@@ -158,8 +175,16 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
             return self.forfeit();
         }
+        let has_slices = generation.slice != Slice::POLL;
+        if has_slices {
+            self.begin_slice(generation.slice);
+        }
+        let accounting = generation.accounting;
+        let began = self.accounts_from(accounting);
         let done = self.poll(&mut token);
-        view = header.view();
+        let ran = self.ran(accounting, began);
+        let goes_on = has_slices && self.end_slice();
+        view = header.view().with_ran(ran);
         let stopped = match done {
             true => Stopped::Finished,
             false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
@@ -168,8 +193,10 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
             return self.forfeit();
         }
-        if stopped != Stopped::StillRunnable {
-            header.set_seen_by(0);
+        match stopped {
+            Stopped::StillRunnable => {}
+            Stopped::Waiting => header.note_quiescent(),
+            Stopped::Finished => header.note_parted(),
         }
         if done {
             return self.finish(token);
@@ -180,13 +207,54 @@ impl<M: Machine> Worker<M> {
         match stopped {
             // Nobody is asked for another one: it goes to the tail, so that tasks which yield take turns.
             Stopped::StillRunnable if self.bypassed => self.requeue(token),
-            Stopped::StillRunnable => self.keep_as_prev(token),
+            Stopped::StillRunnable => {
+                self.goes_on = goes_on;
+                self.keep_as_prev(token);
+            }
             // Woken between the notification and the end of the poll: it counts as a new wake.
             _ => {
                 token.header().set_reason(EnqueueReason::Wake);
                 self.core.push_runnable(&self.local, token);
             }
         }
+    }
+
+    /// When the poll that follows begins, by the clock that its policy wants it measured with.
+    #[inline]
+    fn accounts_from(&self, accounting: Accounting) -> u64 {
+        match accounting {
+            Accounting::Exact => self.core.machine.now(),
+            Accounting::Coarse => {
+                // Ordering: Relaxed; a coarse stamp.
+                let tick = self.core.tick.load(Ordering::Relaxed);
+                let now = self.local.now.get();
+                // The first poll after an idle time is not charged for the time in which the watchdog slept.
+                let slept = now.saturating_sub(tick) > STALE_TICK_NS;
+                if slept { now } else { tick }
+            }
+            _ => 0,
+        }
+    }
+
+    /// How long the poll took that has just ended.
+    ///
+    /// Rejected for `Coarse`: the worker's own clock, which is read every so many polls. Whoever is polled last before a
+    /// reading would pay for all; that measures how often a task is polled, not for how long. A tick hits long polls
+    /// more often than short ones, in proportion.
+    #[inline]
+    fn ran(&self, accounting: Accounting, began: u64) -> Duration {
+        let ended = match accounting {
+            Accounting::Exact => {
+                let now = self.core.machine.now();
+                // Since it was read.
+                self.local.now.set(now);
+                now
+            }
+            // Ordering: Relaxed; a coarse stamp.
+            Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
+            _ => return Duration::ZERO,
+        };
+        Duration::from_nanos(ended.saturating_sub(began))
     }
 
     /// To the tail: it had its turn.
@@ -223,28 +291,36 @@ impl<M: Machine> Worker<M> {
     fn drop_aborted(&mut self, token: Token) {
         let header = token.header();
         if let Some(generation) = self.generation.take() {
-            if header.seen_by() == generation.number.number() {
-                let owes = header.take_owes_dequeue();
-                if owes
-                    && self.host_call(&generation).tell_bypassed(&header.view()) == Verdict::Revoked
-                {
-                    self.generation = Some(generation);
-                    return self.forfeit();
-                }
-                let verdict = self
-                    .host_call(&generation)
-                    .tell_cancelled(&header.view(), header.left_custody_by_abort());
-                if verdict == Verdict::Revoked {
-                    self.generation = Some(generation);
-                    return self.forfeit();
-                }
-            }
+            let verdict = self.tell_of_abort(&generation, header);
             self.generation = Some(generation);
+            if verdict == Verdict::Revoked {
+                return self.forfeit();
+            }
         }
         self.stats.completed += 1;
         self.seat.activity.begin_poll();
         let slot = token.cancel();
         self.seat.activity.end_poll();
         self.local.slots.borrow_mut().give(slot);
+    }
+
+    fn tell_of_abort(&self, generation: &Arc<Generation>, header: &'static Header) -> Verdict {
+        if !header.is_told_runnable(generation.number.number()) {
+            return self.part(generation, header);
+        }
+        let host_call = self.host_call(generation);
+        if header.take_owes_dequeue() && host_call.tell_bypassed(&header.view()) == Verdict::Revoked
+        {
+            return Verdict::Revoked;
+        }
+        host_call.tell_cancelled(&header.view(), header.left_custody_by_abort())
+    }
+
+    /// The task ends without having been known as runnable: the policy hears of it if it has met it.
+    fn part(&self, generation: &Arc<Generation>, header: &'static Header) -> Verdict {
+        if header.seen_by() != generation.number.number() {
+            return Verdict::Stands;
+        }
+        self.host_call(generation).tell_parted(&header.view())
     }
 }

@@ -8,8 +8,11 @@
 //! anybody for work that is shorter than a wake. When nothing has been polled for about a second it stops; so an idle
 //! runtime does not wake up at all.
 
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::hosting::Generation;
+use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::worker::{Park, Worker};
 
@@ -163,9 +166,32 @@ impl<M: Machine> Worker<M> {
     pub(super) fn prepare_park(&mut self) -> Park {
         self.stats.parks += 1;
         self.seat.stats.publish(&self.stats);
-        let timeout_ns = self.watch_timeout();
-        self.watch.timed = timeout_ns.is_some();
-        Park { timeout_ns }
+        let watch_ns = self.watch_timeout();
+        self.watch.timed = watch_ns.is_some();
+        Park {
+            watch_ns,
+            timer_ns: self.until_timer(),
+        }
+    }
+
+    /// How long until the policy wants to be called.
+    fn until_timer(&self) -> Option<u64> {
+        let generation = self.generation.as_ref().filter(|_| !self.bypassed)?;
+        let at = generation.timers.next(self.local.id)?;
+        Some(at.saturating_sub(self.core.machine.now()))
+    }
+
+    /// The policy wants to be called now.
+    #[cold]
+    pub(super) fn ring(&mut self, generation: &Arc<Generation>) -> Verdict {
+        self.end_search();
+        self.stats.timers += 1;
+        let verdict = self.host_call(generation).tell_time();
+        self.collect_notes();
+        if verdict == Verdict::Revoked {
+            self.forfeit();
+        }
+        verdict
     }
 
     fn watch_timeout(&mut self) -> Option<u64> {
@@ -219,7 +245,7 @@ impl<M: Machine> Worker<M> {
         self.core.wake_the_watchdog();
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
-        if timed_out {
+        if timed_out && self.watch.timed {
             self.stats.sentinel_rounds += 1;
         } else {
             self.hand_over_the_watch();

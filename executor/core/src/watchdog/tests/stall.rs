@@ -312,7 +312,8 @@ fn a_task_that_only_a_worker_in_a_long_poll_may_run_is_not_blamed_on_the_policy(
         poll_of(move || {
             world.tick_for(4 * TICK);
             world.run(1);
-            let others = world.spawn(RUN, async {});
+            // Not only for worker 0, as its parent.
+            let others = world.spawn_with(attributes(RUN).affinity(only(1)), async {});
             world.run(1);
             assert!(others.is_finished());
             world.tick_for(2 * STALL_AFTER);
@@ -361,12 +362,19 @@ fn a_task_that_a_worker_in_a_long_poll_has_taken_from_the_global_dsq_is_not_blam
             world.pass(1);
         }
     };
-    drop(world.spawn(RUN, poll_of(overtakes)));
-    let taken = world.spawn(RUN, async {});
-    for _ in 0..2 {
-        drop(world.spawn(RUN, async {}));
-    }
-    world.pass(0);
+    let taken = Arc::new(Mutex::new(None));
+    let spawned = Arc::clone(&taken);
+    // Spawned on a worker they keep this order.
+    let spawns = move || {
+        drop(world.spawn(RUN, poll_of(overtakes)));
+        *lock(&spawned) = Some(world.spawn(RUN, async {}));
+        for _ in 0..2 {
+            drop(world.spawn(RUN, async {}));
+        }
+    };
+    drop(world.spawn(RUN, poll_of(spawns)));
+    assert_eq!([world.pass(0), world.pass(0)], [Pass::Ran, Pass::Ran]);
+    let taken = lock(&taken).take().unwrap();
     assert!(!taken.is_finished(), "else this proves nothing");
     assert!(policy.exit_info().is_none(), "{:?}", policy.exit_info());
     world.run(0);

@@ -10,12 +10,12 @@ use std::panic::{AssertUnwindSafe, Location, resume_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, WorkerMask};
 
-use crate::core::{Core, CoreConfig};
+use crate::core::{Core, CoreConfig, Scope};
 use crate::hosting::LoadedPolicy;
 use crate::machine::{Machine, PanicNote};
 use crate::seat::SeatId;
@@ -58,6 +58,15 @@ pub(super) struct Scripted {
 impl Machine for Scripted {
     fn now(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// The scripted clock has no relation to that of the system.
+    fn at(&self, _moment: Instant) -> u64 {
+        0
+    }
+
+    fn open_scope(&self) -> Option<Scope> {
+        None
     }
 
     fn unpark(&self, seat: SeatId) {
@@ -281,7 +290,7 @@ impl World {
         }
     }
 
-    pub(super) fn load(self, policy: Script) -> LoadedPolicy {
+    pub(super) fn load(self, policy: impl Policy) -> LoadedPolicy {
         let pending = self.core.prepare(policy).unwrap();
         pending.init().unwrap();
         self.core.publish(pending)
@@ -335,7 +344,7 @@ pub(super) fn exit_of(policy: &LoadedPolicy) -> Arc<ExitInfo> {
 type OnTask = Box<dyn Fn(&Host<'_>, &TaskView<'_>) + Send + Sync>;
 type OnDispatch = Box<dyn Fn(&Host<'_>, WorkerId) + Send + Sync>;
 
-/// A policy made of closures. It has each task in its custody and gives none back, unless they say otherwise.
+/// A policy made of closures, with two DSQs: 0 is a FIFO, 1 is ordered by vtime. It has each task in its custody and gives none back, unless they say otherwise.
 #[derive(Default)]
 pub(super) struct Script {
     enqueue: Option<OnTask>,
@@ -380,6 +389,8 @@ impl Script {
 }
 
 impl Policy for Script {
+    type Task = ();
+
     fn name(&self) -> &str {
         "script"
     }
@@ -390,6 +401,7 @@ impl Policy for Script {
 
     fn init(&self, host: &Host<'_>) -> Result<(), polity_policy::InitError> {
         host.create_dsq(0)?;
+        host.create_vtime_dsq(1)?;
         Ok(())
     }
 
