@@ -353,7 +353,8 @@ impl Handle {
         self.core().metrics()
     }
 
-    /// Tasks that libraries have started with `tokio::spawn`: they live on the driver, and no policy sees them.
+    /// Tasks that libraries have started with `tokio::spawn`: they live on the driver, and no policy sees them. One warning for each
+    /// load says so. [`Metrics::foreign_tasks`] is the same number.
     pub fn foreign_tasks(&self) -> usize {
         self.core().machine().driver.foreign_tasks()
     }

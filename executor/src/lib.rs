@@ -61,6 +61,7 @@ mod context;
 mod control;
 mod driver;
 mod error;
+mod foreign;
 mod guard;
 mod handle;
 mod in_place;
@@ -91,7 +92,7 @@ pub use polity_core::{
 pub use polity_policy::{
     Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
     ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
-    TaskView, WorkerId, WorkerMask, fake,
+    TaskView, WakeSource, Wakes, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;

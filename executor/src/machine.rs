@@ -24,6 +24,7 @@ use polity_core::{Local, Machine, PanicNote, Park, Scope, SeatId, Worker};
 use crate::context;
 use crate::control::Request;
 use crate::driver::{self, Budget, Driver, Parked, Recovered};
+use crate::foreign;
 use crate::panics;
 use crate::report::{self, Report};
 use crate::sys::{fence, thread as sys_thread, tls};
@@ -43,6 +44,7 @@ pub(crate) struct RealMachine {
     membarrier: bool,
     pub(crate) watchdog: OnceLock<Thread>,
     control: Sender<Request>,
+    pub(crate) said_foreign: foreign::SaidFor,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl RealMachine {
             membarrier: fence::register(),
             watchdog: OnceLock::new(),
             control,
+            said_foreign: foreign::SaidFor::default(),
         }
     }
 
@@ -112,6 +115,7 @@ impl RealMachine {
             }
             // Sit comes before Announce (`driver/mod.rs`).
             Some(mut seat) => {
+                foreign::look();
                 let announced = parker.announce(PARKED_DRIVER);
                 let parked = announced.then(|| {
                     worker.enter_driver();
@@ -142,6 +146,7 @@ impl RealMachine {
         let Some(mut seat) = self.driver.try_seat() else {
             return;
         };
+        foreign::look();
         worker.enter_driver();
         let driven = catch_unwind(AssertUnwindSafe(|| seat.drive()));
         worker.leave_driver();
@@ -290,6 +295,10 @@ impl Machine for RealMachine {
         }
         // After a shutdown nobody listens, and nothing needs to be done.
         let _ = self.control.send(Request::WorkBegan);
+    }
+
+    fn foreign_tasks(&self) -> u64 {
+        self.driver.foreign_tasks() as u64
     }
 
     #[inline]

@@ -224,7 +224,7 @@ fn who_waits_after_a_look_is_woken() {
     });
 }
 
-/// With many that have just been spawned, the queue beneath gives up early and asks for another look.
+/// Each handle is looked at once before anybody has to wake it.
 #[test]
 fn a_look_finds_the_only_one_of_many_that_has_ended() {
     check(2, |runtime| {

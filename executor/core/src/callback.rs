@@ -23,11 +23,12 @@ pub enum Callback {
     Stopping,
     Quiescent,
     Timer,
+    Wakes,
 }
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 17] = [
+    pub(crate) const ALL: [Callback; 18] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Slice,
@@ -45,6 +46,7 @@ impl Callback {
         Callback::Stopping,
         Callback::Quiescent,
         Callback::Timer,
+        Callback::Wakes,
     ];
 }
 
@@ -68,6 +70,7 @@ impl fmt::Display for Callback {
             Callback::Stopping => "stopping",
             Callback::Quiescent => "quiescent",
             Callback::Timer => "timer",
+            Callback::Wakes => "wakes",
         })
     }
 }

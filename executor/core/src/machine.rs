@@ -61,6 +61,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// A thread goes to work although the watchdog sleeps: it should tick again.
     fn work_began(&self);
 
+    /// How many tasks live beside core, on the driver: for [`Metrics::foreign_tasks`](crate::Metrics::foreign_tasks). Called by
+    /// whoever reads the metrics, and for each dump.
+    fn foreign_tasks(&self) -> u64 {
+        0
+    }
+
     /// Called by the worker before each poll, on its thread.
     fn before_poll(&self, seat: SeatId);
 }

@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counts of events since the runtime started, summed over its workers.
+        /// Counts of events since the runtime started, summed over its workers; and what is there now.
         ///
         /// Workers publish their counts every few polls and before they park, so a reading may lag by
-        /// microseconds. Counts only grow.
+        /// microseconds. Counts only grow; only `foreign_tasks` is a number of what is there now.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         #[non_exhaustive]
         pub struct Metrics {
             $($(#[$doc])* pub $name: u64,)*
+            /// Live tasks that were started with `tokio::spawn`, by libraries or by mistake: they run on the I/O driver, and no
+            /// policy sees them.
+            pub foreign_tasks: u64,
         }
 
         /// The published counters of one worker.
@@ -23,7 +26,11 @@ macro_rules! counters {
         impl Metrics {
             /// The counters by name.
             pub(crate) fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name)),*].into_iter()
+                [
+                    $((stringify!($name), self.$name),)*
+                    ("foreign_tasks", self.foreign_tasks),
+                ]
+                .into_iter()
             }
         }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Accounting, DequeueReason, ExitInfo, Host, InitError, Policy, Slice, Stopped, TaskView,
+    Accounting, DequeueReason, ExitInfo, Host, InitError, Policy, Slice, Stopped, TaskView, Wakes,
     WorkerId,
 };
 
@@ -107,6 +107,7 @@ trait Erased: Send + Sync {
     fn stall_timeout(&self) -> Option<Duration>;
     fn slice(&self) -> Slice;
     fn accounting(&self) -> Accounting;
+    fn wakes(&self) -> Wakes;
     fn timer(&self, host: &Host<'_>, worker: WorkerId);
     fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
     fn exit(&self, info: &ExitInfo);
@@ -160,6 +161,9 @@ impl<P: Policy> Erased for P {
     }
     fn accounting(&self) -> Accounting {
         Policy::accounting(self)
+    }
+    fn wakes(&self) -> Wakes {
+        Policy::wakes(self)
     }
     fn timer(&self, host: &Host<'_>, worker: WorkerId) {
         Policy::timer(self, host, worker);
@@ -224,6 +228,9 @@ impl Policy for BoxPolicy {
     }
     fn accounting(&self) -> Accounting {
         self.0.accounting()
+    }
+    fn wakes(&self) -> Wakes {
+        self.0.wakes()
     }
     fn timer(&self, host: &Host<'_>, worker: WorkerId) {
         self.0.timer(host, worker);

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::{
     Attributes, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, Generation, Host, HostApi,
-    Position, TaskId, TaskView, WorkerId,
+    Position, TaskId, TaskView, WakeSource, WorkerId,
 };
 
 /// One insert, as the policy asked for it.
@@ -102,6 +102,7 @@ pub struct FakeTask {
     id: TaskId,
     attributes: Attributes,
     deadline: Option<Duration>,
+    woken: Option<(WakeSource, Option<TaskId>)>,
     reason: EnqueueReason,
 }
 
@@ -152,6 +153,19 @@ impl FakeTask {
         self
     }
 
+    /// The same, with a recorded wake: at time zero.
+    ///
+    /// ```
+    /// # use polity_policy::{fake::FakeHost, WakeSource};
+    /// let task = FakeHost::new(1).task(1).woken(WakeSource::Outside, None);
+    /// assert_eq!(task.view().wake_source(), Some(WakeSource::Outside));
+    /// ```
+    #[must_use]
+    pub fn woken(mut self, source: WakeSource, by: Option<TaskId>) -> Self {
+        self.woken = Some((source, by));
+        self
+    }
+
     /// The same, offered for another reason than a wake.
     ///
     /// ```
@@ -173,6 +187,10 @@ impl FakeTask {
     pub fn view(self) -> TaskView<'static> {
         let attributes = Box::leak(Box::new(self.attributes));
         let view = TaskView::new(self.id, attributes, WorkerId::new(0), self.reason);
+        let view = match self.woken {
+            Some((source, by)) => view.with_wake(source, by, Duration::ZERO),
+            None => view,
+        };
         match self.deadline {
             Some(deadline) => view.with_deadline(deadline),
             None => view,
@@ -229,6 +247,7 @@ impl FakeHost {
             id: TaskId::from_parts(slot, 1),
             attributes: Attributes::new(),
             deadline: None,
+            woken: None,
             reason: EnqueueReason::Wake,
         }
     }

@@ -76,6 +76,7 @@ mod ids;
 mod policy;
 mod slice;
 mod task;
+mod wake;
 
 pub use attributes::{Attributes, WorkerMask};
 pub use boxed::{BoxPolicy, BoxTask};
@@ -85,3 +86,4 @@ pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
 pub use policy::{Accounting, DequeueReason, InitError, Policy, Stopped};
 pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};
+pub use wake::{WakeSource, Wakes};

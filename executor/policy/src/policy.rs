@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::{ExitInfo, Host, Slice, TaskView, WorkerId};
+use crate::{ExitInfo, Host, Slice, TaskView, Wakes, WorkerId};
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
 ///
@@ -235,6 +235,37 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     fn accounting(&self) -> Accounting {
         Accounting::None
+    }
+
+    /// Whether core should record who wakes whom, for [`TaskView::woken_by`], [`TaskView::wake_source`] and
+    /// [`TaskView::woken_at`]: for policies that follow chains of wakes, such as one that runs a waker's partner next. Asked
+    /// once per load, on the thread that loads, before `init`. The default is no, and then wakes cost nothing more.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn wakes(&self) -> Wakes {
+    ///     Wakes::Recorded
+    /// }
+    ///
+    /// fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    ///     // Woken by a task that is about to wait for it: it goes first.
+    ///     let at = match task.wake_source() {
+    ///         Some(WakeSource::Task) => Position::Head,
+    ///         _ => Position::Tail,
+    ///     };
+    ///     host.insert(task.id(), DsqId::Local, at);
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # Mine.enqueue(&fake.host(), &fake.task(1).woken(WakeSource::Task, None).view());
+    /// # assert_eq!((Mine.wakes(), fake.inserts()[0].at), (Wakes::Recorded, Position::Head));
+    /// ```
+    fn wakes(&self) -> Wakes {
+        Wakes::Ignored
     }
 
     /// Called once per load, last of all, on a thread of its own, when no worker is inside the policy any more.

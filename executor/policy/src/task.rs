@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Attributes, TaskId, WorkerId};
+use crate::{Attributes, TaskId, WakeSource, WorkerId};
 
 /// Why a task is offered to `select_worker` and `enqueue`.
 ///
@@ -40,6 +40,11 @@ pub struct TaskView<'a, T = ()> {
     tag: u64,
     /// In nanoseconds of the host's clock; `NO_DEADLINE` for none.
     deadline: u64,
+    /// `NO_TASK` for none.
+    woken_by: TaskId,
+    /// In nanoseconds of the host's clock. Valid if there is a source.
+    woken_at: u64,
+    wake_source: Option<WakeSource>,
     attributes: &'a Attributes,
     last_worker: WorkerId,
     reason: EnqueueReason,
@@ -48,6 +53,8 @@ pub struct TaskView<'a, T = ()> {
 }
 
 const NO_DEADLINE: u64 = u64::MAX;
+/// Slot 0 is never used.
+const NO_TASK: TaskId = TaskId::from_parts(0, 0);
 
 impl<'a> TaskView<'a> {
     /// Describes a task. Core makes these; the tag is taken from `attributes`.
@@ -70,6 +77,9 @@ impl<'a> TaskView<'a> {
             id,
             tag,
             deadline: NO_DEADLINE,
+            woken_by: NO_TASK,
+            woken_at: 0,
+            wake_source: None,
             attributes,
             last_worker,
             reason,
@@ -99,6 +109,9 @@ impl<'a, T> TaskView<'a, T> {
             reason: self.reason,
             ran: self.ran,
             deadline: self.deadline,
+            wake_source: self.wake_source,
+            woken_by: self.woken_by,
+            woken_at: self.woken_at,
             data,
         }
     }
@@ -177,6 +190,29 @@ impl<'a, T> TaskView<'a, T> {
         } else {
             NO_DEADLINE
         };
+        self
+    }
+
+    /// The same with the wake that made it runnable. Core makes these, for policies that
+    /// [ask](crate::Policy::wakes).
+    ///
+    /// ```
+    /// use polity_policy::{WakeSource, fake::FakeHost};
+    /// # use std::time::Duration;
+    /// # let fake = FakeHost::new(1);
+    /// let waker = fake.task(1).view().id();
+    /// let view = fake.task(3).view().with_wake(WakeSource::Task, Some(waker), Duration::from_micros(7));
+    /// assert_eq!(view.woken_by(), Some(waker));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub const fn with_wake(mut self, source: WakeSource, by: Option<TaskId>, at: Duration) -> Self {
+        self.wake_source = Some(source);
+        self.woken_by = match by {
+            Some(task) => task,
+            None => NO_TASK,
+        };
+        self.woken_at = at.as_nanos() as u64;
         self
     }
 
@@ -268,6 +304,54 @@ impl<'a, T> TaskView<'a, T> {
             NO_DEADLINE => None,
             deadline => Some(Duration::from_nanos(deadline)),
         }
+    }
+
+    /// The task that made it runnable, or spawned it. `None` if that was no task, or is not known: then
+    /// [`wake_source`](TaskView::wake_source) says which.
+    ///
+    /// Of several wakes the first counts, the one that found the task waiting. One that comes during the task's own poll is
+    /// not recorded: a task that is still runnable after its poll shows the wake before.
+    ///
+    /// ```
+    /// # use polity_policy::{WakeSource, fake::FakeHost};
+    /// # let fake = FakeHost::new(1);
+    /// let waker = fake.task(1).view().id();
+    /// let task = fake.task(3).woken(WakeSource::Task, Some(waker)).view();
+    /// assert_eq!(task.woken_by(), Some(waker));
+    /// ```
+    #[inline]
+    pub fn woken_by(&self) -> Option<TaskId> {
+        (self.woken_by != NO_TASK).then_some(self.woken_by)
+    }
+
+    /// Where the wake came from. `None` if it is not known: the policy did not [ask](crate::Policy::wakes), or the task was
+    /// runnable already when it was loaded.
+    ///
+    /// ```
+    /// # use polity_policy::{WakeSource, fake::FakeHost};
+    /// # let fake = FakeHost::new(1);
+    /// assert_eq!(fake.task(3).view().wake_source(), None);
+    /// let task = fake.task(3).woken(WakeSource::Driver, None).view();
+    /// assert_eq!(task.wake_source(), Some(WakeSource::Driver));
+    /// ```
+    #[inline]
+    pub const fn wake_source(&self) -> Option<WakeSource> {
+        self.wake_source
+    }
+
+    /// When it was made runnable, on the clock of [`Host::now`](crate::Host::now) and as coarse as that. `None` as in
+    /// [`wake_source`](TaskView::wake_source).
+    ///
+    /// ```
+    /// # use polity_policy::{WakeSource, fake::FakeHost};
+    /// # let fake = FakeHost::new(1);
+    /// let task = fake.task(3).woken(WakeSource::Driver, None).view();
+    /// assert!(task.woken_at().is_some_and(|at| at <= fake.host().now()));
+    /// ```
+    #[inline]
+    pub fn woken_at(&self) -> Option<Duration> {
+        self.wake_source
+            .map(|_| Duration::from_nanos(self.woken_at))
     }
 
     /// Whether it may run on `worker`.

@@ -51,11 +51,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeMetrics};
 use tokio::time::{Instant, Sleep};
 
 pub(crate) use budget::Budget;
 
+use crate::foreign;
 use crate::sys::affinity;
 
 /// Bit of [`Driver::signal`]: the seated thread's park has been polled; only a ring can end it now.
@@ -75,12 +76,14 @@ pub(crate) struct Driver {
     woken_here: AtomicBool,
 }
 
-/// Both keep tokio's two descriptors open, so they must not outlive a shutdown: the machine does.
+/// All keep tokio's two descriptors open, so they must not outlive a shutdown: the machine does.
 struct Outside {
     /// What wakes the future that the runtime blocks on, whichever thread that is on.
     bell: Waker,
     /// The handle of the runtime.
     handle: Handle,
+    /// Kept, because asking the handle for them costs a reference count.
+    metrics: RuntimeMetrics,
 }
 
 /// What the seat protects.
@@ -116,7 +119,9 @@ impl Driver {
         builder
             .enable_all()
             .thread_name(blocking_thread_name)
-            .on_thread_start(affinity::restore);
+            .on_thread_start(affinity::restore)
+            // One that is spawned while a worker is parked here runs inside that park, which may go on for ever.
+            .on_thread_unpark(foreign::look);
         match max_blocking_threads {
             Some(0) => {
                 return Err(io::Error::new(
@@ -138,6 +143,7 @@ impl Driver {
             outside: RwLock::new(Some(Outside {
                 bell,
                 handle: runtime.handle().clone(),
+                metrics: runtime.handle().metrics(),
             })),
             slot: Mutex::new(Some(Slot {
                 alarm: Box::pin(None),
@@ -217,10 +223,10 @@ impl Driver {
         }
     }
 
-    /// How many tasks live on tokio's side, started by libraries through `tokio::spawn`. Not for a hot path.
+    /// How many tasks live on tokio's side, started by libraries through `tokio::spawn`. Once a round, and not once a poll.
     pub(crate) fn foreign_tasks(&self) -> usize {
-        self.handle()
-            .map_or(0, |handle| handle.metrics().num_alive_tasks())
+        let outside = self.outside.read().unwrap_or_else(PoisonError::into_inner);
+        { outside.as_ref() }.map_or(0, |outside| outside.metrics.num_alive_tasks())
     }
 
     /// Drops foreign tasks, sockets' registrations and timers, and gives blocking calls up to `timeout` to end (none if

@@ -12,7 +12,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use polity_policy::{
-    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, WorkerId,
+    EnqueueReason, ExitInfo, ExitKind, Generation as GenerationNumber, Host, Policy, Wakes,
+    WorkerId,
 };
 
 use crate::callback::Callback;
@@ -38,7 +39,7 @@ pub enum LoadRefused {
     },
     /// The policy's own stall timeout is not from 10 ms to 30 s.
     StallTimeout(Duration),
-    /// `name`, `stall_timeout`, `accounting` or `init` panicked.
+    /// `name`, `stall_timeout`, `slice`, `accounting`, `wakes` or `init` panicked.
     Panicked {
         /// Which of them.
         callback: Callback,
@@ -318,6 +319,7 @@ impl<M: Machine> Core<M> {
         };
         let slice = ask(Callback::Slice, || policy.slice())?;
         let accounting = ask(Callback::Accounting, || policy.accounting())?;
+        let wakes = ask(Callback::Wakes, || policy.wakes())?;
         let tag = self.tags.take().ok_or(LoadRefused::TooManyAbandoned)?;
         Ok(Terms {
             tag,
@@ -325,6 +327,7 @@ impl<M: Machine> Core<M> {
             stall_after_ns,
             slice,
             accounting,
+            wakes,
         })
     }
 
@@ -334,6 +337,14 @@ impl<M: Machine> Core<M> {
         let new = pending.generation.take().expect("not published yet");
         new.note_published(self.machine.now());
         self.remember(&new);
+        // Before it is current: each wake from then on is recorded for it.
+        let recording = match new.wakes {
+            Wakes::Recorded => new.number.number(),
+            Wakes::Ignored => 0,
+        };
+        // Ordering: Relaxed; whoever follows the new generation comes after the change of the slot, and with it after this. A
+        // wake by a thread that does not is recorded for the generation that it sees here.
+        self.recording.store(recording, Ordering::Relaxed);
         // The exit comes before the swap, as in every ejection: whoever sees that a generation is not current, and takes
         // back what it kept without a `dequeue`, must find it ended, so that it is not told of those tasks again.
         if let Some(old) = self.published.load() {
@@ -395,6 +406,11 @@ impl<M: Machine> Core<M> {
     }
 
     pub(super) fn withdraw(&self, generation: &Arc<Generation>) {
+        // Ordering: Relaxed, as in `publish`.
+        let number = generation.number.number();
+        let _ = self
+            .recording
+            .compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
         if self.published.withdraw(generation) {
             self.retire(Arc::clone(generation));
         }

@@ -94,6 +94,9 @@ pub struct Core<M: Machine> {
     pub(crate) global: Fifo,
     pub(crate) sleepers: CachePadded<Sleepers>,
     pub(crate) published: CachePadded<Published<Generation>>,
+    /// The number of the generation for which wakes are recorded; 0 for none. Of a line that is seldom written: each wake reads
+    /// it.
+    pub(crate) recording: CachePadded<AtomicU32>,
     /// The coarse clock of the worker that read it last, for stamps by other threads.
     pub(crate) clock: CachePadded<AtomicU64>,
     /// The watchdog sleeps: whoever leaves a park wakes it.
@@ -144,6 +147,7 @@ impl<M: Machine> Core<M> {
             global: Fifo::default(),
             sleepers: CachePadded::new(Sleepers::new(seats)),
             published: CachePadded::new(Published::new()),
+            recording: CachePadded::default(),
             clock: CachePadded::default(),
             watchdog_sleeps: AtomicBool::new(false),
             watched: stats::Published::default(),
@@ -193,9 +197,12 @@ impl<M: Machine> Core<M> {
         &self.seats[seat.index()]
     }
 
-    /// Counts since the start, summed over the workers.
+    /// Counts since the start, summed over the workers; and what is there now.
     pub fn metrics(&self) -> Metrics {
-        let mut sum = Metrics::default();
+        let mut sum = Metrics {
+            foreign_tasks: self.machine.foreign_tasks(),
+            ..Metrics::default()
+        };
         for seat in &self.seats {
             seat.stats.add_to(&mut sum);
         }

@@ -76,6 +76,9 @@ impl<M: Machine> Core<M> {
         if let Some(local) = local {
             token.header().set_last_worker(local.id);
         }
+        if self.is_recording() {
+            self.record_spawn(local, token.header());
+        }
         self.admit(local, token);
         handle
     }

@@ -4,7 +4,7 @@
 //! worker passes through its queues before it parks. On any other thread it is a push to the injector, then
 //! PushFence and a look at the parked mask (`idle/README.md`).
 
-use polity_policy::{EnqueueReason, Position, WorkerId};
+use polity_policy::{EnqueueReason, Position, WakeSource, WorkerId};
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::hosting::Generation;
 use crate::machine::Machine;
 use crate::seat::{Place, SeatId};
+use crate::task::cold::Wake;
 use crate::task::custody::State;
 use crate::task::entry::Entry;
 use crate::task::header::{Header, Owner};
@@ -24,8 +25,12 @@ use crate::worker::Local;
 impl<M: Machine> Owner for Core<M> {
     fn now_runnable(&self, token: Token) {
         token.header().set_reason(EnqueueReason::Wake);
-        self.machine
-            .with_local(|local| match local.filter(|local| local.core == self.id) {
+        self.machine.with_local(|local| {
+            let local = local.filter(|local| local.core == self.id);
+            if self.is_recording() {
+                self.record_wake(local, token.header());
+            }
+            match local {
                 Some(local) => self.push_runnable(local, token),
                 None => {
                     // Ordering: Relaxed; a coarse stamp.
@@ -33,7 +38,8 @@ impl<M: Machine> Owner for Core<M> {
                     token.header().set_runnable_at(now);
                     self.inject(token);
                 }
-            });
+            }
+        });
     }
 
     fn now_aborted(&self, header: &'static Header, tenant: u32) {
@@ -53,6 +59,42 @@ impl<M: Machine> Owner for Core<M> {
 }
 
 impl<M: Machine> Core<M> {
+    /// Whether the policy has asked who wakes whom.
+    #[inline]
+    pub(super) fn is_recording(&self) -> bool {
+        // Ordering: Relaxed; see `publish`.
+        self.recording.load(Ordering::Relaxed) != 0
+    }
+
+    /// For whoever has the task's token, on the thread of the wake.
+    #[cold]
+    fn record_wake(&self, local: Option<&Local>, header: &Header) {
+        let source = match local.map(Local::place) {
+            Some(Place::Poll) => WakeSource::Task,
+            Some(Place::Driver) => WakeSource::Driver,
+            _ => WakeSource::Outside,
+        };
+        self.record(local, header, source);
+    }
+
+    /// The same for a task that is new.
+    #[cold]
+    pub(super) fn record_spawn(&self, local: Option<&Local>, header: &Header) {
+        self.record(local, header, WakeSource::Spawn);
+    }
+
+    fn record(&self, local: Option<&Local>, header: &Header, source: WakeSource) {
+        let polling = local.filter(|local| local.place() == Place::Poll);
+        header.note_wake(Wake {
+            source,
+            by: polling.and_then(Local::current_task),
+            // Elsewhere there may be no stamp that is fresh: the workers may all have been parked.
+            at: polling.map_or_else(|| self.machine.now(), |local| local.now.get()),
+            // Ordering: Relaxed; see `publish`.
+            generation: self.recording.load(Ordering::Relaxed),
+        });
+    }
+
     /// Puts the token of a task that has been runnable for a while into the ingress that is nearest to this thread.
     pub(crate) fn requeue(&self, token: Token) {
         self.machine

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber, Slice};
+use polity_policy::{Accounting, ExitInfo, Generation as GenerationNumber, Slice, Wakes};
 
 use crate::hosting::adapter::Callbacks;
 use crate::hosting::census::Census;
@@ -26,6 +26,7 @@ pub(crate) struct Generation {
     pub(crate) slice: Slice,
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
+    pub(crate) wakes: Wakes,
     swept: Mutex<Swept>,
     /// The exit info with its dump.
     complete: OnceLock<Arc<ExitInfo>>,
@@ -47,6 +48,7 @@ impl Generation {
             stall_after_ns,
             slice,
             accounting,
+            wakes,
         } = terms;
         Generation {
             number,
@@ -60,6 +62,7 @@ impl Generation {
             census: Census::new(seats, stall_after_ns),
             timers: Timers::new(workers),
             stall_after_ns,
+            wakes,
             swept: Mutex::default(),
             complete: OnceLock::new(),
             exit: OnceLock::new(),
@@ -122,6 +125,7 @@ pub(crate) struct Terms {
     pub(crate) stall_after_ns: u64,
     pub(crate) slice: Slice,
     pub(crate) accounting: Accounting,
+    pub(crate) wakes: Wakes,
 }
 
 /// How many tasks a dump shows one by one.

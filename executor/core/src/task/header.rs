@@ -7,7 +7,7 @@ use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
 
 use super::attributes::{self, AttributesId, Given, SPARE};
 use super::cell::CellPtr;
-use super::cold::Cold;
+use super::cold::{Cold, Wake};
 use super::custody::Custody;
 use super::lifecycle::Lifecycle;
 use super::slab;
@@ -42,7 +42,7 @@ pub(crate) struct Header {
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`.
+    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`, `HAS_WAKE`.
     flags: AtomicU8,
 }
 
@@ -56,6 +56,8 @@ const COUNTED: u8 = 2;
 const OWES_DEQUEUE: u8 = 4;
 /// The generation that `seen_by` names was told `runnable`, and not yet `quiescent`.
 const TOLD: u8 = 8;
+/// The cold record has a wake, recorded for some generation.
+const HAS_WAKE: u8 = 16;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
@@ -156,6 +158,14 @@ impl Header {
     #[inline]
     pub(crate) fn take_owes_dequeue(&self) -> bool {
         self.take_flag(OWES_DEQUEUE)
+    }
+
+    /// For the token holder: this wake has made the task runnable.
+    pub(crate) fn note_wake(&self, wake: Wake) {
+        if let Some(cold) = self.cold() {
+            cold.set_wake(wake);
+            self.flags.store(self.flags() | HAS_WAKE, Ordering::Relaxed);
+        }
     }
 
     #[inline]
@@ -306,7 +316,7 @@ impl Header {
         self.flags.store(self.flags() & !TOLD, Ordering::Relaxed);
     }
 
-    /// What a policy is shown.
+    /// What a policy is shown: the one that knows the task as runnable.
     pub(crate) fn view(&self) -> TaskView<'static> {
         let view = TaskView::new(
             self.id(),
@@ -315,9 +325,21 @@ impl Header {
             self.reason(),
         )
         .with_tag(self.tag.load(Ordering::Relaxed));
-        match self.deadline() {
-            0 => view,
-            deadline => view.with_deadline(Duration::from_nanos(deadline)),
+        if self.flags() & (HAS_DEADLINE | HAS_WAKE) == 0 {
+            return view;
+        }
+        self.with_cold(view)
+    }
+
+    /// What few tasks have.
+    fn with_cold(&self, mut view: TaskView<'static>) -> TaskView<'static> {
+        let deadline = self.deadline();
+        if deadline != 0 {
+            view = view.with_deadline(Duration::from_nanos(deadline));
+        }
+        match self.cold() {
+            Some(cold) if self.flags() & HAS_WAKE != 0 => cold.show_wake(view, self.seen_by()),
+            _ => view,
         }
     }
 }
