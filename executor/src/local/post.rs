@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use polity_core::{AbortHandle, Core, Machine, SeatId};
+use polity_core::{AbortHandle, Core, Machine, Scope, SeatId};
 use polity_policy::WorkerId;
 
 use crate::machine::RealMachine;
@@ -20,6 +20,8 @@ pub(super) struct Key(pub(super) u64);
 pub(super) struct Link {
     /// The worker on which the proxy runs.
     pub(super) worker: WorkerId,
+    /// What the task's children inherit. Not from the task itself: that it is bound is no wish of its author's.
+    pub(super) scope: Scope,
     /// How the future has ended, if it did so without the proxy.
     ended: Mutex<Option<Ended>>,
     abort: Arc<OnceLock<AbortHandle>>,
@@ -30,9 +32,10 @@ pub(super) type Ended = std::thread::Result<()>;
 
 impl Link {
     /// `abort` is filled in when the task is spawned.
-    pub(super) fn new(worker: WorkerId, abort: Arc<OnceLock<AbortHandle>>) -> Self {
+    pub(super) fn new(worker: WorkerId, scope: Scope, abort: Arc<OnceLock<AbortHandle>>) -> Self {
         Link {
             worker,
+            scope,
             ended: Mutex::new(None),
             abort,
         }

@@ -88,7 +88,12 @@ impl Residence {
 
     /// Polls a future. `None`: it has been polled to its end before.
     pub(super) fn poll(&self, key: Key, context: &mut Context<'_>) -> Option<Poll<Ended>> {
-        let mut future = self.bound.borrow_mut().get_mut(&key)?.future.take()?;
+        let (mut future, scope) = {
+            let mut all = self.bound.borrow_mut();
+            let bound = all.get_mut(&key)?;
+            (bound.future.take()?, bound.link.scope)
+        };
+        let _open = context::set_scope(Some(scope));
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         let ended = match polled {
             Ok(Poll::Pending) => {

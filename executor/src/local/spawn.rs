@@ -45,6 +45,9 @@ fn home() -> Rc<Residence> {
 /// - The same holds for what is spawned on a spare while that stands in for a worker. Should that be the last resort, the
 ///   watchdog's own thread, the local tasks are cancelled when it goes back to its work.
 ///
+/// It inherits the attributes of the task that spawns it, as every task does, but for the affinity; and what it spawns itself with
+/// [`spawn`](crate::spawn()) is as free as its parent would have left it.
+///
 /// The future is dropped on its thread: at its end, or when it is aborted, or when the runtime closes; never if its
 /// thread is stuck for ever.
 ///
@@ -87,11 +90,11 @@ where
     }
 }
 
-/// [`spawn_local`](crate::spawn_local()) with attributes, for policies to read. What they say of the affinity does not count: it
-/// is this worker. Never joins a [`LocalSet`](crate::LocalSet), whose members no policy sees.
+/// [`spawn_local`](crate::spawn_local()) with attributes, for policies to read. An affinity among them counts only for what the
+/// task spawns: its own is this worker. Never joins a [`LocalSet`](crate::LocalSet), whose members no policy sees.
 ///
 /// # Errors
-/// If the weight is not in 1..=10,000.
+/// If the weight is not in 1..=10,000, the affinity mask names no worker, or the deadline has passed.
 ///
 /// # Panics
 /// Outside of a task.
@@ -130,17 +133,20 @@ where
     F::Output: 'static,
 {
     let home = home();
-    let worker = home.worker();
+    let (core, worker) = (home.core(), home.worker());
+    core.check_attributes(&attributes)?;
+    let scope = match attributes == Attributes::new() {
+        true => core.scope_here(),
+        false => core.scope(attributes.clone()),
+    };
     let output = Slot::default();
     let abort = Arc::new(OnceLock::new());
     let proxy = home.bind(
         Box::pin(fill(Arc::clone(&output), future)),
-        Link::new(worker, Arc::clone(&abort)),
+        Link::new(worker, scope, Arc::clone(&abort)),
     );
     let attributes = attributes.affinity(only(worker));
-    let task = home
-        .core()
-        .spawn_with(attributes, Location::caller(), proxy)?;
+    let task = core.spawn_with(attributes, Location::caller(), proxy)?;
     let _ = abort.set(task.abort_handle());
     Ok(LocalJoinHandle::of_task(task, output))
 }
@@ -184,7 +190,8 @@ impl Handle {
         F::Output: Send + 'static,
     {
         let abort: Arc<OnceLock<AbortHandle>> = Arc::default();
-        let link = Link::new(worker, Arc::clone(&abort));
+        let scope = self.core().scope_here();
+        let link = Link::new(worker, scope, Arc::clone(&abort));
         let task = async move {
             let output = Slot::default();
             // Made, and bound, in the first poll; what is kept from then on is the proxy.

@@ -1,6 +1,7 @@
 //! Local tasks while every worker's work is done by its own thread.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::channel;
@@ -9,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use polity::{
-    Attributes, DsqId, Host, LocalJoinHandle, Policy, Position, SpawnError, TaskView, WorkerId,
-    spawn_local, spawn_local_with, yield_now,
+    Attributes, DsqId, Host, LocalJoinHandle, Policy, Position, SpawnError, TaskId, TaskView,
+    WorkerId, WorkerMask, spawn_local, spawn_local_with, yield_now,
 };
 use polity_tests::{check, check_without_spares, receive, wait_for, wait_until};
 use tokio::sync::mpsc;
@@ -350,5 +351,60 @@ fn a_policy_sees_a_local_task_as_one_with_an_affinity_of_one() {
         assert!(runtime.metrics().redirected > 0);
         assert!(runtime.policy_status().is_some());
         bounds.check();
+    });
+}
+
+/// Weight and affinity of each task that was polled.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<HashMap<TaskId, Seen>>>);
+
+type Seen = (u32, Option<WorkerMask>);
+
+impl Policy for Notes {
+    type Task = ();
+    fn name(&self) -> &str {
+        "notes"
+    }
+
+    fn running(&self, _host: &Host<'_>, task: &TaskView<'_>) {
+        let mask = task.attributes().get_affinity().cloned();
+        let mut notes = self.0.lock().unwrap();
+        notes.insert(task.id(), (task.weight(), mask));
+    }
+}
+
+#[test]
+fn a_local_task_inherits_attributes_and_what_it_spawns_is_not_bound() {
+    async fn ids() -> [TaskId; 2] {
+        let child = polity::spawn(async { polity::task::id() });
+        [polity::task::id(), child.await.unwrap()]
+    }
+    check(2, |runtime| {
+        let notes = Notes::default();
+        runtime.load(notes.clone()).unwrap();
+        let seen = |id| notes.0.lock().unwrap()[&id].clone();
+        let bound = |[local, child]: [TaskId; 2], weight: u32| {
+            let mask = seen(local).1.expect("a local task is restricted");
+            assert_eq!((seen(local).0, mask.iter().count()), (weight, 1));
+            assert_eq!(seen(child), (weight, None));
+        };
+        let parent = Attributes::new().weight(300);
+        let task = runtime.spawn_with(parent, async {
+            let own = Attributes::new().weight(5);
+            let own = spawn_local_with(own, ids()).unwrap();
+            let (plain, own) = (spawn_local(ids()), own);
+            let handle = polity::Handle::current();
+            let pinned = handle.spawn_pinned(WorkerId::new(1), ids).unwrap();
+            (
+                plain.await.unwrap(),
+                own.await.unwrap(),
+                pinned.await.unwrap(),
+            )
+        });
+        let (plain, own, pinned) = wait_for("the parent", task.unwrap()).unwrap();
+        bound(plain, 300);
+        bound(own, 5);
+        bound(pinned, 300);
+        assert!(seen(pinned[0]).1.unwrap().contains(WorkerId::new(1)));
     });
 }

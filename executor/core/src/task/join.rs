@@ -187,6 +187,7 @@ impl JoinError {
     }
 
     /// For what ends like a task but is none: cancelled, or panicked with `payload`. Its id is 0.
+    #[doc(hidden)] // for package polity: applications get these errors, and make none
     pub fn of_no_task(
         spawned_at: &'static Location<'static>,
         payload: Option<Box<dyn Any + Send>>,
