@@ -5,6 +5,7 @@ mod attributes;
 mod audit;
 mod bad_input;
 mod bypass;
+mod changes;
 mod contract;
 mod dispatch_loop;
 mod dump;

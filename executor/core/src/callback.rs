@@ -19,11 +19,13 @@ pub enum Callback {
     Stopping,
     Quiescent,
     Wakes,
+    SetWeight,
+    SetAffinity,
 }
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 13] = [
+    pub(crate) const ALL: [Callback; 15] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Init,
@@ -37,6 +39,8 @@ impl Callback {
         Callback::Stopping,
         Callback::Quiescent,
         Callback::Wakes,
+        Callback::SetWeight,
+        Callback::SetAffinity,
     ];
 }
 
@@ -56,6 +60,8 @@ impl fmt::Display for Callback {
             Callback::Stopping => "stopping",
             Callback::Quiescent => "quiescent",
             Callback::Wakes => "wakes",
+            Callback::SetWeight => "set_weight",
+            Callback::SetAffinity => "set_affinity",
         })
     }
 }

@@ -21,7 +21,8 @@ use polity_policy::{
 
 use crate::WATCHED;
 use crate::callback::Callback;
-use crate::hosting::batch::{Departed, Notes};
+use crate::core::Changed;
+use crate::hosting::batch::{Departed, Notes, Told};
 use crate::hosting::host::HostCall;
 use crate::hosting::panic_text;
 use crate::machine::Machine;
@@ -64,6 +65,14 @@ pub(crate) trait Callbacks: Send + Sync {
         ended: &dyn Fn() -> bool,
     );
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>);
+    /// `set_weight` or `set_affinity` for each task.
+    fn changed(
+        &self,
+        host: &Host<'_>,
+        changed: &[Told],
+        activity: &Activity,
+        ended: &dyn Fn() -> bool,
+    );
 }
 
 /// Gives a policy the shape of [`Callbacks`].
@@ -159,6 +168,33 @@ impl<P: Policy> Callbacks for Adapter<P> {
 
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
         self.0.quiescent(host, task);
+    }
+
+    fn changed(
+        &self,
+        host: &Host<'_>,
+        changed: &[Told],
+        activity: &Activity,
+        ended: &dyn Fn() -> bool,
+    ) {
+        for Told { view, what } in changed {
+            if ended() {
+                return;
+            }
+            activity.set_task(Some(view.id()));
+            activity.set_place(Place::Callback(callback_for(*what)));
+            match what {
+                Changed::Weight => self.0.set_weight(host, view),
+                Changed::Affinity => self.0.set_affinity(host, view),
+            }
+        }
+    }
+}
+
+fn callback_for(what: Changed) -> Callback {
+    match what {
+        Changed::Weight => Callback::SetWeight,
+        Changed::Affinity => Callback::SetAffinity,
     }
 }
 
@@ -334,13 +370,29 @@ impl<M: Machine> HostCall<'_, M> {
         })
     }
 
-    /// A bypass has taken this task out of custody.
-    pub(crate) fn tell_bypassed(&self, task: &TaskView<'static>) -> Verdict {
+    /// A bypass, or a change of affinity, has taken this task out of custody.
+    pub(crate) fn tell_taken(&self, task: &TaskView<'static>, reason: DequeueReason) -> Verdict {
         self.notes.departed.borrow_mut().push(Departed {
             view: *task,
-            reason: DequeueReason::Bypass,
+            reason,
         });
         self.tell_departed()
+    }
+
+    /// Tells the changes in the notes. There is one at least.
+    pub(crate) fn tell_changed(&self) -> Verdict {
+        let first = match self.notes.changed.first() {
+            Some(told) => callback_for(told.what),
+            None => return Verdict::Stands,
+        };
+        let activity = &self.local.seat.activity;
+        let verdict = self.call(first, |policy, host| {
+            policy.changed(host, &self.notes.changed, activity, &|| {
+                self.generation.has_ended()
+            })
+        });
+        activity.set_task(None);
+        verdict
     }
 
     pub(crate) fn tell_running(&self, task: &TaskView<'_>) -> Verdict {

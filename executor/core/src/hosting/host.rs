@@ -51,9 +51,11 @@ impl<M: Machine> HostCall<'_, M> {
                 .batch
                 .get(self.notes.at_hand.get())
                 .map(|offered| offered.view.id()),
-            Callback::Running | Callback::Stopping | Callback::Quiescent => {
-                self.local.current_task()
-            }
+            Callback::Running
+            | Callback::Stopping
+            | Callback::Quiescent
+            | Callback::SetWeight
+            | Callback::SetAffinity => self.local.current_task(),
             _ => None,
         }
     }

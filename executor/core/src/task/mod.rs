@@ -29,6 +29,8 @@ pub(crate) mod attributes;
 #[allow(unsafe_code)] // the cell is erased, and shared between the worker and the join handle
 pub(crate) mod cell;
 #[cfg(not(polity_loom))]
+pub(crate) mod change;
+#[cfg(not(polity_loom))]
 pub(crate) mod cold;
 #[cfg(not(polity_loom))]
 pub(crate) mod entry;
@@ -51,6 +53,8 @@ pub(crate) mod token;
 #[allow(unsafe_code)] // a raw waker vtable
 pub(crate) mod waker;
 
+#[cfg(not(polity_loom))]
+pub use change::ChangeError;
 #[cfg(not(polity_loom))]
 pub use join::{AbortHandle, JoinError, JoinHandle};
 

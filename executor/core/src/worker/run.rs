@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 
-use polity_policy::{EnqueueReason, Stopped};
+use polity_policy::{DequeueReason, EnqueueReason, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -33,8 +33,11 @@ impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
         self.end_search();
         self.loop_cuts.forget();
-        self.stats.polls += 1;
         let header = token.header();
+        if header.is_restricted() && self.must_not_run(header) {
+            return self.send_elsewhere(token);
+        }
+        self.stats.polls += 1;
         self.catch_up(header);
         self.leave_census(header);
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
@@ -47,6 +50,21 @@ impl<M: Machine> Worker<M> {
             self.run_live(token, seen);
         }
         self.seat.activity.set_task(None);
+    }
+
+    /// Whether the task belongs to another worker, since its affinity was changed while it was on its way here.
+    fn must_not_run(&self, header: &Header) -> bool {
+        let id = self.local.id;
+        // One that no worker may run (there is none: masks are checked) runs anywhere.
+        !header.allows(id) && self.core.eligible_worker(header) != id
+    }
+
+    /// Under a policy it is offered once more: nobody has been told of a poll. It keeps its age.
+    #[cold]
+    fn send_elsewhere(&mut self, token: Token) {
+        self.out_of_turn = false;
+        self.stats.redirected += 1;
+        self.core.push_inbox(token);
     }
 
     #[inline]
@@ -87,10 +105,31 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn introduce(&mut self, generation: &Arc<Generation>, header: &'static Header) -> Met {
         let number = generation.number.number();
-        if header.seen_by() == number && !header.take_owes_dequeue() {
-            return Met::Known;
+        if header.seen_by() != number {
+            return self.introduce_in_bypass(generation, header);
         }
-        self.introduce_in_bypass(generation, header)
+        match header.take_owes_dequeue() {
+            None => Met::Known,
+            Some(reason) => self.tell_taken(generation, header, reason),
+        }
+    }
+
+    #[cold]
+    fn tell_taken(
+        &mut self,
+        generation: &Arc<Generation>,
+        header: &'static Header,
+        reason: DequeueReason,
+    ) -> Met {
+        if self
+            .host_call(generation)
+            .tell_taken(&header.view(), reason)
+            == Verdict::Revoked
+        {
+            self.forfeit();
+            return Met::Revoked;
+        }
+        Met::Known
     }
 
     #[cold]
@@ -100,17 +139,12 @@ impl<M: Machine> Worker<M> {
         header: &'static Header,
     ) -> Met {
         let number = generation.number.number();
-        let verdict = if header.seen_by() == number {
-            let view = header.view();
-            self.host_call(generation).tell_bypassed(&view)
-        } else if self.bypassed && self.core.published.epoch() == self.epoch {
-            header.take_owes_dequeue();
-            header.set_seen_by(number);
-            self.host_call(generation).tell_runnable(&header.view())
-        } else {
+        if !self.bypassed || self.core.published.epoch() != self.epoch {
             return Met::Unknown;
-        };
-        if verdict == Verdict::Revoked {
+        }
+        header.take_owes_dequeue();
+        header.set_seen_by(number);
+        if self.host_call(generation).tell_runnable(&header.view()) == Verdict::Revoked {
             self.forfeit();
             return Met::Revoked;
         }
@@ -225,9 +259,11 @@ impl<M: Machine> Worker<M> {
         let header = token.header();
         if let Some(generation) = self.generation.take() {
             if header.seen_by() == generation.number.number() {
-                let owes = header.take_owes_dequeue();
-                if owes
-                    && self.host_call(&generation).tell_bypassed(&header.view()) == Verdict::Revoked
+                if let Some(reason) = header.take_owes_dequeue()
+                    && self
+                        .host_call(&generation)
+                        .tell_taken(&header.view(), reason)
+                        == Verdict::Revoked
                 {
                     self.generation = Some(generation);
                     return self.forfeit();
