@@ -331,6 +331,45 @@ fn a_restricted_task_that_is_moved_while_it_is_queued_runs_where_it_may_now() {
     });
 }
 
+/// The other worker has no time to look for what it could steal.
+#[test]
+fn what_lies_in_the_inbox_of_a_worker_that_may_not_run_it_any_more_is_sent_on() {
+    each_policy(|policy| {
+        check(2, |runtime| {
+            let workers = workers_of(&runtime);
+            load(&runtime, policy);
+            let stop = Arc::new(AtomicBool::new(false));
+            let may_end = Arc::clone(&stop);
+            let there = Attributes::new().affinity(only([1]));
+            let busy = runtime.spawn_with(there, async move {
+                while !may_end.load(Ordering::Relaxed) {
+                    polity::yield_now().await;
+                }
+            });
+            let blocker = Blocker::with(|body| {
+                let here = Attributes::new().affinity(only([0]));
+                runtime.spawn_with(here, body).unwrap()
+            });
+            let tasks: Vec<_> = (0..500)
+                .map(|_| {
+                    let here = Attributes::new().affinity(only([0]));
+                    let body = async { thread::current().id() };
+                    runtime.spawn_with(here, body).unwrap()
+                })
+                .collect();
+            for task in &tasks {
+                task.set_affinity(only([1])).unwrap();
+            }
+            blocker.end();
+            for task in tasks {
+                assert_eq!(wait_for("a task", task).unwrap(), workers[1]);
+            }
+            stop.store(true, Ordering::Relaxed);
+            wait_for("the busy task", busy.unwrap()).unwrap();
+        });
+    });
+}
+
 /// Waits in its first poll, having handed out its waker, and says where its second poll was.
 fn two_polls() -> (impl Future<Output = ThreadId> + Send, Receiver<Waker>) {
     let (waker, wakers) = channel();
@@ -479,6 +518,58 @@ fn a_held_task_that_is_narrowed_leaves_custody_and_is_offered_again() {
             runtime.spawn(async {});
             wait_for("the task", task).unwrap();
             assert_eq!(lock(&events).last(), Some(&"running"));
+            assert!(runtime.unload().is_some(), "it was not ejected");
+        });
+    }
+}
+
+/// The policy looks at the old mask while it changes. Here its `enqueue` changes it itself, which is the same.
+#[test]
+fn a_task_that_is_narrowed_while_it_is_offered_is_offered_again() {
+    for by_dsq in [Some(DsqId::Custom(0)), None] {
+        check(2, move |runtime| {
+            let workers = workers_of(&runtime);
+            let handle: Arc<Mutex<Option<AbortHandle>>> = Arc::default();
+            let change = Arc::clone(&handle);
+            let kept: Arc<Mutex<Vec<TaskId>>> = Arc::default();
+            let give = Arc::clone(&kept);
+            let policy = Script::new("late")
+                .init(|host| {
+                    host.create_dsq(0)?;
+                    Ok(())
+                })
+                .enqueue(move |host, task| {
+                    let first = lock(&change).take();
+                    match (first, by_dsq) {
+                        (None, _) => {
+                            host.insert(task.id(), DsqId::Global, Position::Tail);
+                            return;
+                        }
+                        (Some(handle), dsq) => {
+                            handle.set_affinity(only([1])).unwrap();
+                            match dsq {
+                                Some(dsq) => drop(host.insert(task.id(), dsq, Position::Tail)),
+                                None => lock(&kept).push(task.id()),
+                            }
+                        }
+                    }
+                })
+                .dispatch(move |host, worker, _| {
+                    if worker == WorkerId::new(0) {
+                        host.move_to_local(DsqId::Custom(0), 1);
+                        for task in lock(&give).drain(..) {
+                            host.insert(task, DsqId::Local, Position::Tail);
+                        }
+                    }
+                });
+            runtime.load(policy).unwrap();
+            let (future, wakers) = two_polls();
+            let here = Attributes::new().affinity(only([0]));
+            let task = runtime.spawn_with(here, future).unwrap();
+            let waker = receive("the first poll", &wakers);
+            *lock(&handle) = Some(task.abort_handle());
+            waker.wake();
+            assert_eq!(wait_for("the task", task).unwrap(), workers[1]);
             assert!(runtime.unload().is_some(), "it was not ejected");
         });
     }
