@@ -32,13 +32,14 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, forget, needs_drop};
+use std::mem::{MaybeUninit, needs_drop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use polity_policy::TaskId;
 
+use super::cell::contained;
 use super::slab::{CHUNK_COUNT, FIRST_CHUNK, handed_out, locate};
 
 /// Whether the policy wants places.
@@ -239,7 +240,7 @@ impl<T> TaskData<T> {
                     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
                         match first {
                             None => first = Some(payload),
-                            Some(_) => forget(payload), // its drop may panic too
+                            Some(_) => contained(|| drop(payload)),
                         }
                     }
                 }
@@ -255,7 +256,8 @@ impl<T> TaskData<T> {
 impl<T> Drop for TaskData<T> {
     fn drop(&mut self) {
         // Usually empty: `Retired::finish` clears it, and reports.
-        forget(self.clear()); // a payload's drop may panic too
+        let payload = self.clear();
+        contained(|| drop(payload));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
 use crate::task::waker::waker;
-use crate::worker::Worker;
+use crate::worker::{Phase, Worker};
 
 /// What a generation knows of a task that is about to be polled.
 enum Met {
@@ -172,7 +172,26 @@ impl<M: Machine> Worker<M> {
             .as_ref()
             .map_or(0, |generation| generation.number.number());
         if known_to != 0 && known_to != follows {
-            // That the runtime is closing is seen by the next pass.
+            self.follow_up_to(known_to);
+            let follows = self.generation.as_ref();
+            if follows.is_none_or(|it| it.number.number() != known_to) && self.newest >= known_to {
+                // It has ended. Said here, so that the next poll need not find out again.
+                header.note_parted();
+            }
+        }
+    }
+
+    /// Follows the generation with this number, or finds it ended. A publication that is on its way may have to be waited for:
+    /// two stores and a swap, by a thread that runs no policy meanwhile.
+    #[cold]
+    fn follow_up_to(&mut self, number: u32) {
+        // That the runtime is closing is seen by the next pass.
+        let _ = self.refresh();
+        while self.newest < number
+            && self.phase != Phase::Revoked
+            && self.core.published.epoch() != self.epoch
+        {
+            std::thread::yield_now();
             let _ = self.refresh();
         }
     }
