@@ -87,7 +87,8 @@ mod threads;
 mod watch;
 
 pub use polity_core::{
-    AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
+    AbortHandle, Callback, ChangeError, Dump, JoinError, JoinHandle, LoadRefused, Metrics,
+    SpawnError,
 };
 pub use polity_policy::{
     Accounting, Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason,

@@ -6,6 +6,7 @@ mod audit;
 mod bad_input;
 mod block_in_place;
 mod bypass;
+mod changes;
 mod contract;
 mod dispatch_loop;
 mod dump;
