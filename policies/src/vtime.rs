@@ -1,54 +1,58 @@
 //! Weighted fair sharing: tasks that want to run all the time get processor time in proportion to their weights.
 //!
 //! Not for urgency: a heavy task gets more, not sooner, once it has had its share; for "before all others" use
-//! [`Priority`](crate::Priority). It knows tasks, not tenants: who has twice the tasks of a weight has twice the time. And it
-//! cannot cut a poll short: shares hold over spans that are long compared with the longest poll.
+//! [`Priority`](crate::Priority). It knows tasks, not tenants: who has twice the tasks of a weight has twice the time.
+//! And it cannot cut a poll short: shares hold over spans that are long compared with the longest poll.
 //!
 //! # Promised order
 //!
-//! Each task has a *vtime*: the processor time it has used, times 100, divided by its weight. A worker polls the runnable
-//! task with the earliest vtime, ties in the order of their coming. The latest vtime
-//! at which a task was begun is called *now*.
+//! Each task has a *vtime*: the time that its polls took, times 100, divided by its weight. A worker polls the runnable
+//! task with the earliest vtime, ties in the order of their coming. The latest vtime at which a task was begun is
+//! called *now*.
 //!
-//! 1. **Shares.** Tasks that never wait get time in proportion to their weights. On one worker, over any span, the vtimes that
-//!    two of them gain differ by no more than what the longest poll of each costs it. On several it is a little more: classes
-//!    at 8 : 3 : 1 stay within 2 percentage points over 100 ms with polls up to 1 ms. A task never has more than one
-//!    worker, so a weight beyond that is void.
-//! 2. **Sleepers** neither hoard nor pay. A task that wakes keeps its vtime, but is at most the *credit* (1 ms unless said
-//!    otherwise) behind *now*: it comes before those that have had their share, and after a long sleep it may use
+//! 1. **Shares.** Tasks that never wait get time in proportion to their weights. On one worker, over any span, the
+//!    vtimes that two of them gain differ by no more than what the longest poll of each costs it. On several it is a
+//!    little more: classes at 8 : 3 : 1 stay within 2 percentage points over 100 ms with polls up to 1 ms. A task never
+//!    has more than one worker, so a weight beyond that is void.
+//! 2. **Sleepers** neither hoard nor pay. A task that wakes keeps its vtime, but is at most the *credit* (1 ms unless
+//!    said otherwise) behind *now*: it comes before those that have had their share, and after a long sleep it may use
 //!    `credit * weight / 100` before it waits in line like the others. What it owes from a long poll it still owes.
-//! 3. **A new task** begins, on average, one average poll after *now*. At *now* itself a stream of new tasks that end after one
-//!    poll would keep all others waiting for ever. Each begins a bit earlier or later than the next, so that tasks that
-//!    were spawned together do not run in step.
-//! 4. **Nothing starves**, whatever the weights: what has been waiting for twice the *patience* (1 s unless said otherwise) comes
-//!    before all that is enqueued after that. Beyond this the light are served better than their shares, and the heavy worse.
+//! 3. **A new task** begins, on average, one average poll after *now*. At *now* itself a stream of new tasks that end
+//!    after one poll would keep all others waiting for ever. Each begins a bit earlier or later than the next, so that
+//!    tasks that were spawned together do not run in step.
+//! 4. **Nothing starves**, whatever the weights: what has been waiting for twice the *patience* (1 s unless said
+//!    otherwise) comes before all that is enqueued after that. Beyond this the light are served better than their
+//!    shares, and the heavy worse.
 //! 5. A worker takes what may run on it: a task that is restricted to other workers is passed over and keeps its place.
 //!
-//! Proof of 4: every patience the latest vtime in the queue is written down, and if *now* has not reached it one patience later, it is
-//! set to one credit beyond. By 2, whatever comes from then on is placed behind what was there when it was written down.
+//! Proof of 4: every patience, the latest vtime that was ever queued is written down. If *now* has not reached it one
+//! patience later, *now* is set to one credit beyond it. By 2, whatever comes from then on is placed behind what was
+//! there when it was written down.
 //!
 //! # State and cost
 //!
-//! One DSQ with vtimes, numbered 0, and eight bytes for each task. A few counters for each worker, on lines of their own.
+//! One DSQ ordered by vtime, numbered 0, and eight bytes for each task. A few counters for each worker, on lines of their
+//! own.
 //!
 //! | callback | cost |
 //! |---|---|
-//! | `enqueue` | two loads, a store, one insert; from the second task between two dispatches on, a look at the idle set |
+//! | `enqueue` | three loads, a store, one insert; from the second task between two dispatches on, a look at the idle set |
 //! | `dispatch` | a few loads; a move of one task, unless the one polled before goes on |
 //! | `running` | two loads; a compare-and-swap if *now* moves |
 //! | `stopping` | a division; a few plain stores |
 //!
-//! With [`Vtime::new`] core reads the clock twice for each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] not at all, and
-//! shares hold over seconds. One task is moved at a time: what lies in a local DSQ cannot be overtaken. On many workers with short polls the
-//! one lock is the bottleneck.
+//! With [`Vtime::new`] core reads the clock before and after each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] it
+//! does not, and shares hold over seconds. Either way what the operating system takes from a worker in the middle of a poll is
+//! charged to that poll. One task is moved at a time: what lies in a local DSQ cannot be overtaken. With many workers and
+//! short polls the one lock is the bottleneck.
 //!
 //! # Source
 //!
-//! `scx_simple` for vtime, now and the credit, which it borrows from the slice; start-time fair queueing (Goyal, Vin, Cheng 1996) for
-//! the bound in 1. From `scx_simple` differs: the task polled before competes with those in the queue (there it always waits one turn,
-//! so that two tasks on one processor alternate whatever their weights); and points 3 and 4, without which a flood of new tasks, or a
-//! weight of 1 beside one of 10,000, end in a stall. Rejected for 4: a bound on how far a vtime may run ahead. Where it would have to lie
-//! depends on who comes later.
+//! `scx_simple` for vtime, *now* and the credit, which is a slice there; start-time fair queueing (Goyal, Vin, Cheng 1996)
+//! for the bound in 1. Differences from `scx_simple`: the task polled before competes with those in the queue (there it always
+//! waits one turn, so that two tasks on one processor alternate whatever their weights); and points 3 and 4, without
+//! which a flood of new tasks, or a weight of 1 beside one of 10,000, ends in a stall. Rejected for 4: a bound on how far
+//! a vtime may run ahead of *now*. Where it would have to lie depends on who comes later.
 
 use std::error::Error;
 use std::fmt;
@@ -74,6 +78,8 @@ const FIRST_GUESS_NS: u64 = 500_000;
 ///
 /// Do not use it to make some tasks wait less than others at any price: that is [`Priority`](crate::Priority). Weights of 800, 300
 /// and 100 get two thirds, a quarter and a twelfth, if all three want to run all the time; what one leaves goes to the others.
+///
+/// Credit, patience and statistics can be used while it runs: by `runtime.policy::<Vtime>()`.
 ///
 /// ```
 /// use polity_policies::Vtime;

@@ -339,6 +339,30 @@ fn a_sleeper_does_not_hoard() {
 }
 
 #[test]
+fn parameters_and_statistics_are_at_hand_while_it_runs() {
+    check(1, |runtime| {
+        // By name, as from a config file: the type is found all the same.
+        let by_name = polity_policies::by_name("vtime").unwrap();
+        runtime.load(by_name).unwrap();
+        let policy = runtime.policy::<Vtime>().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks = [1, 2].map(|_| always(&runtime, Attributes::new(), &stop, || 100 * US));
+        wait_until("time is charged", || policy.stats().charged > 5 * MS);
+        policy.set_credit(2 * MS).unwrap();
+        assert_eq!(runtime.policy::<Vtime>().unwrap().credit(), 2 * MS);
+        stop.store(true, Ordering::Relaxed);
+        for task in tasks {
+            wait_for("a task", task).unwrap();
+        }
+        let stats = policy.stats();
+        assert!(
+            stats.charged >= 100 * US * (stats.polls as u32 - 2),
+            "{stats:?}"
+        );
+    });
+}
+
+#[test]
 fn a_weight_of_one_beside_ten_thousand_is_no_stall() {
     within(|| {
         let runtime = builder(1).watchdog(1000 * MS).build().unwrap();
