@@ -416,3 +416,24 @@ fn local_tasks_of_a_thread_that_never_comes_back_are_cancelled_at_the_end_and_dr
         bounds.wait();
     });
 }
+
+/// As the watchdog it runs nothing that could stop it.
+#[test]
+fn what_is_bound_to_the_watchdogs_thread_is_cancelled_when_that_goes_back_to_its_work() {
+    within(|| {
+        let runtime = builder(1).spares(0).build().unwrap();
+        let bounds = Bounds::default();
+        for _ in 0..2 {
+            let blocker = Blocker::new(&runtime);
+            let local = Echo::new(&runtime, &bounds);
+            assert_ne!(local.thread, blocker.thread);
+            local.ask(1);
+            blocker.end();
+            stand_in_has_left(&runtime);
+            let error = wait_for("a local task", local.task).unwrap_err();
+            assert!(error.is_cancelled());
+            bounds.check();
+        }
+        check_others_run(&runtime);
+    });
+}

@@ -233,6 +233,7 @@ impl<M: Machine> Worker<M> {
             self.begin_slice(generation.slice);
         }
         let accounting = generation.accounting;
+        self.local.blocked_ns.set(0);
         let began = self.accounts_from(accounting);
         let done = self.poll(&mut token);
         let ran = self.ran(accounting, began);
@@ -289,7 +290,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// How long the poll took that has just ended.
+    /// How long the poll took that has just ended, but for the time in which it had said that it blocks.
     ///
     /// Rejected for `Coarse`: the worker's own clock, which is read every so many polls. Whoever is polled last before a
     /// reading would pay for all; that measures how often a task is polled, not for how long. A tick hits long polls
@@ -307,7 +308,8 @@ impl<M: Machine> Worker<M> {
             Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
             _ => return Duration::ZERO,
         };
-        Duration::from_nanos(ended.saturating_sub(began))
+        let blocked = self.local.blocked_ns.get();
+        Duration::from_nanos(ended.saturating_sub(began).saturating_sub(blocked))
     }
 
     /// To the tail: it had its turn.

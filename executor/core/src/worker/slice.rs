@@ -127,6 +127,9 @@ impl<M: Machine> Worker<M> {
     pub(super) fn end_slice(&mut self) -> bool {
         let now = self.look_at_the_clock();
         let slice = &self.local.slice;
+        // Of each poll of the slice.
+        let blocked = self.local.blocked_ns.get();
+        slice.began.set(slice.began.get() + blocked);
         let (ran, length) = (now.saturating_sub(slice.began.get()), slice.length.get());
         if ran > length {
             self.stats.slice_overruns += 1;
