@@ -9,8 +9,8 @@ use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
 
 use polity::{
-    AbortHandle, Attributes, ChangeError, DequeueReason, DsqId, Host, JoinHandle, Position,
-    Runtime, TaskId, TaskView, WorkerId, WorkerMask,
+    AbortHandle, Attributes, ChangeError, DequeueReason, DsqId, ExitKind, Host, JoinHandle,
+    Position, Runtime, TaskId, TaskView, WorkerId, WorkerMask,
 };
 use polity_tests::{
     check as check_with_spares, check_without_spares as check, receive, wait_for, wait_until,
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::affinity::{each_policy, load, workers_of};
 use crate::support::{Blocker, Threads, noted, settle};
-use crate::workload::{Random, Script, lock, tagged};
+use crate::workload::{Random, Script, exit_of, expect_ordered_panics, lock, tagged};
 
 fn only(workers: impl IntoIterator<Item = u16>) -> WorkerMask {
     workers.into_iter().map(WorkerId::new).collect()
@@ -83,10 +83,10 @@ fn a_task_that_has_ended_cannot_be_changed() {
         // Also when its slot has another tenant.
         let notify = Arc::default();
         let next = waiting(&runtime, &notify, &Threads::default());
-        let gone = Err(ChangeError::Finished(id));
-        assert_eq!(handle.set_weight(5), gone);
-        assert_eq!(handle.set_affinity(only([0])), gone);
-        let text = gone.unwrap_err().to_string();
+        let gone = ChangeError::Finished(id);
+        assert_eq!(handle.set_weight(5), Err(gone.clone()));
+        assert_eq!(handle.set_affinity(only([0])), Err(gone.clone()));
+        let text = gone.to_string();
         assert!(
             text.contains(&id.to_string()) && text.contains("has ended"),
             "{text}"
@@ -234,6 +234,46 @@ fn a_policy_that_changes_weights_while_it_is_told_holds_up_no_task() {
         wait_for("the task", task).unwrap();
         assert!(runtime.unload().is_some(), "it was not ejected");
     });
+}
+
+#[test]
+fn a_policy_that_is_wrong_when_it_is_told_is_ejected_by_the_name_of_the_callback() {
+    type Callback = fn(&Host<'_>, &TaskView<'_>);
+    let inserts: Callback = |host, task| {
+        host.insert(task.id(), DsqId::Global, Position::Tail);
+    };
+    let panics: Callback = |_, _| panic!("as ordered");
+    expect_ordered_panics();
+    for (body, kind, said) in [
+        (inserts, ExitKind::Error, "insert of task"),
+        (panics, ExitKind::Panic, "as ordered"),
+    ] {
+        check(1, move |runtime| {
+            for told_by in ["set_weight", "set_affinity"] {
+                let policy = Script::new("wrong").set_weight(body).set_affinity(body);
+                let stop = Arc::new(AtomicBool::new(false));
+                let may_end = Arc::clone(&stop);
+                let task = runtime.spawn(async move {
+                    while !may_end.load(Ordering::Relaxed) {
+                        polity::yield_now().await;
+                    }
+                });
+                let generation = runtime.load(policy).unwrap();
+                // Offered to this policy by then.
+                settle(&runtime);
+                match told_by {
+                    "set_weight" => task.set_weight(3).unwrap(),
+                    _ => task.set_affinity(only([0])).unwrap(),
+                }
+                let info = exit_of(&runtime, generation);
+                let text = &info.message;
+                assert_eq!((info.kind, info.task), (kind, Some(task.id())), "{info}");
+                assert!(text.starts_with(told_by) && text.contains(said), "{text}");
+                stop.store(true, Ordering::Relaxed);
+                wait_for("the task", task).unwrap();
+            }
+        });
+    }
 }
 
 #[test]
@@ -543,7 +583,6 @@ fn a_task_that_is_narrowed_while_it_is_offered_is_offered_again() {
                     match (first, by_dsq) {
                         (None, _) => {
                             host.insert(task.id(), DsqId::Global, Position::Tail);
-                            return;
                         }
                         (Some(handle), dsq) => {
                             handle.set_affinity(only([1])).unwrap();
