@@ -87,12 +87,13 @@ mod threads;
 mod watch;
 
 pub use polity_core::{
-    AbortHandle, Callback, Dump, JoinError, JoinHandle, LoadRefused, Metrics, SpawnError,
+    AbortHandle, Callback, ChangeError, Dump, JoinError, JoinHandle, LoadRefused, Metrics,
+    SpawnError,
 };
 pub use polity_policy::{
-    Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo,
-    ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped, TaskId,
-    TaskView, WakeSource, Wakes, WorkerId, WorkerMask, fake,
+    Accounting, Attributes, BoxPolicy, BoxTask, DequeueReason, DsqError, DsqId, EnqueueReason,
+    ExitInfo, ExitKind, Generation, Host, HostApi, InitError, Policy, Position, Slice, Stopped,
+    TaskId, TaskView, WakeSource, Wakes, WorkerId, WorkerMask, fake,
 };
 
 pub use crate::builder::Builder;

@@ -17,13 +17,13 @@ use polity_tests::{builder, check_without_spares as check, receive, wait_for, wa
 use crate::support::{Blocker, Threads, noted};
 
 /// May run on these workers only.
-fn only(workers: impl IntoIterator<Item = u16>) -> Attributes {
+pub(crate) fn only(workers: impl IntoIterator<Item = u16>) -> Attributes {
     let mask: WorkerMask = workers.into_iter().map(WorkerId::new).collect();
     Attributes::new().affinity(mask)
 }
 
 /// The thread of each worker.
-fn workers_of(runtime: &Runtime) -> Vec<ThreadId> {
+pub(crate) fn workers_of(runtime: &Runtime) -> Vec<ThreadId> {
     let count = runtime.worker_count() as u16;
     let threads: Vec<ThreadId> = (0..count)
         .map(|worker| {
@@ -38,14 +38,14 @@ fn workers_of(runtime: &Runtime) -> Vec<ThreadId> {
 }
 
 /// Each policy that is meant to be used, and none.
-fn each_policy(check: impl Fn(Option<BoxPolicy>)) {
+pub(crate) fn each_policy(check: impl Fn(Option<BoxPolicy>)) {
     check(None);
     check(Some(BoxPolicy::new(Fifo::new())));
     check(Some(BoxPolicy::new(Fifo::per_worker())));
     check(Some(BoxPolicy::new(Priority::new())));
 }
 
-fn load(runtime: &Runtime, policy: Option<BoxPolicy>) {
+pub(crate) fn load(runtime: &Runtime, policy: Option<BoxPolicy>) {
     if let Some(policy) = policy {
         runtime.load(policy).unwrap();
     }

@@ -4,6 +4,7 @@ mod calls;
 mod claims;
 mod custody;
 mod dsqs;
+mod vtimes;
 
 use std::sync::{Arc, Mutex};
 

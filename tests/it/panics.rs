@@ -6,7 +6,7 @@
 mod hooks;
 mod lives;
 mod poison;
-mod policies;
+pub(crate) mod policies;
 mod tasks;
 mod wakers;
 
@@ -122,7 +122,7 @@ impl KeptBusy {
 
 /// Loads a policy that is asked about every task spawned from now on. After a bare load, a worker that was between its look
 /// at the policy and its look for work still runs one task without it.
-fn load_while_busy(runtime: &Runtime, policy: impl Policy) -> Generation {
+pub(crate) fn load_while_busy(runtime: &Runtime, policy: impl Policy) -> Generation {
     let busy = KeptBusy::start(runtime);
     let generation = runtime.load(policy).unwrap();
     busy.end();

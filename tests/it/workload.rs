@@ -102,6 +102,8 @@ pub(crate) struct Script {
     running: Option<OnTask>,
     stopping: Option<OnStopping>,
     quiescent: Option<OnTask>,
+    set_weight: Option<OnTask>,
+    set_affinity: Option<OnTask>,
     dropped: Option<OnDrop>,
 }
 
@@ -133,6 +135,8 @@ impl Script {
             running: None,
             stopping: None,
             quiescent: None,
+            set_weight: None,
+            set_affinity: None,
             dropped: None,
         }
     }
@@ -150,6 +154,8 @@ impl Script {
         running: (&Host<'_>, &TaskView<'_>);
         stopping: (&Host<'_>, &TaskView<'_>, Stopped);
         quiescent: (&Host<'_>, &TaskView<'_>);
+        set_weight: (&Host<'_>, &TaskView<'_>);
+        set_affinity: (&Host<'_>, &TaskView<'_>);
         dropped: ();
     }
 }
@@ -229,6 +235,16 @@ impl Policy for Script {
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
         if let Some(quiescent) = &self.quiescent {
             quiescent(host, task);
+        }
+    }
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if let Some(set_weight) = &self.set_weight {
+            set_weight(host, task);
+        }
+    }
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if let Some(set_affinity) = &self.set_affinity {
+            set_affinity(host, task);
         }
     }
 }

@@ -24,11 +24,13 @@ pub enum Callback {
     Quiescent,
     Timer,
     Wakes,
+    SetWeight,
+    SetAffinity,
 }
 
 impl Callback {
     /// All, in the order of their discriminants.
-    pub(crate) const ALL: [Callback; 18] = [
+    pub(crate) const ALL: [Callback; 20] = [
         Callback::Name,
         Callback::StallTimeout,
         Callback::Slice,
@@ -47,6 +49,8 @@ impl Callback {
         Callback::Quiescent,
         Callback::Timer,
         Callback::Wakes,
+        Callback::SetWeight,
+        Callback::SetAffinity,
     ];
 }
 
@@ -71,6 +75,8 @@ impl fmt::Display for Callback {
             Callback::Quiescent => "quiescent",
             Callback::Timer => "timer",
             Callback::Wakes => "wakes",
+            Callback::SetWeight => "set_weight",
+            Callback::SetAffinity => "set_affinity",
         })
     }
 }

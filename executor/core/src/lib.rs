@@ -84,7 +84,7 @@ pub use crate::{
     machine::{Machine, PanicNote},
     seat::SeatId,
     stats::Metrics,
-    task::{AbortHandle, JoinError, JoinHandle},
+    task::{AbortHandle, ChangeError, JoinError, JoinHandle},
     watchdog::{Finding, Hog, Next, Others, Watchdog},
     worker::{Local, Park, Pass, Worker},
 };

@@ -140,18 +140,19 @@ impl Function {
             None => quote!(::polity),
         };
         let builder = builder(kind, options, &polity);
+        // Where the body has another type than the function, the compiler points at the last token of the body: that is where
+        // ours claim to stand.
+        let at_end = last_span(&body);
         // The body comes before anything of ours has a name, and our names cannot be seen from it.
-        let root = Ident::new("root", Span::mixed_site());
-        let runtime = Ident::new("runtime", Span::mixed_site());
+        let root = Ident::new("root", Span::mixed_site().located_at(at_end));
+        let runtime = Ident::new("runtime", Span::mixed_site().located_at(at_end));
         let error = Ident::new("error", Span::mixed_site());
-        let typed = typed(&root, &signature.output);
+        let typed = typed(&root, &signature.output, at_end);
         let failed = format!(
             "{} on `{}`: the runtime was not built: {{}}",
             kind.attribute(),
             signature.ident
         );
-        // Where the body has another type than the function, the compiler points at the last token of the body.
-        let at_end = last_span(&body);
         let block_on = quote_spanned!(at_end=> return #runtime.block_on(#root););
         let test = (kind == Kind::Test).then(|| quote!(#[::core::prelude::v1::test]));
         quote! {
@@ -202,13 +203,13 @@ fn builder(kind: Kind, options: &Options, polity: &TokenStream) -> TokenStream {
 }
 
 /// Says the type of the body early: an error in it is then one in the body, and not in ours.
-fn typed(root: &Ident, output: &ReturnType) -> TokenStream {
+fn typed(root: &Ident, output: &ReturnType, at_end: Span) -> TokenStream {
     let output = match output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, output) if can_be_named(output) => quote!(#output),
         ReturnType::Type(..) => return quote!(),
     };
-    quote! {
+    quote_spanned! {at_end=>
         if false {
             let _: &dyn ::core::future::Future<Output = #output> = &#root;
         }

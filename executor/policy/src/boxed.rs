@@ -109,6 +109,8 @@ trait Erased: Send + Sync {
     fn accounting(&self) -> Accounting;
     fn wakes(&self) -> Wakes;
     fn timer(&self, host: &Host<'_>, worker: WorkerId);
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>);
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>);
     fn init(&self, host: &Host<'_>) -> Result<(), InitError>;
     fn exit(&self, info: &ExitInfo);
     fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<BoxTask, InitError>;
@@ -167,6 +169,12 @@ impl<P: Policy> Erased for P {
     }
     fn timer(&self, host: &Host<'_>, worker: WorkerId) {
         Policy::timer(self, host, worker);
+    }
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        Policy::set_weight(self, host, task);
+    }
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        Policy::set_affinity(self, host, task);
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         Policy::init(self, host)
@@ -234,6 +242,12 @@ impl Policy for BoxPolicy {
     }
     fn timer(&self, host: &Host<'_>, worker: WorkerId) {
         self.0.timer(host, worker);
+    }
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.set_weight(host, task);
+    }
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.0.set_affinity(host, task);
     }
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
         self.0.init(host)

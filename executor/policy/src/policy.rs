@@ -64,6 +64,9 @@ pub enum DequeueReason {
     Cancelled,
     /// A bypass has begun: core runs it, and it comes back by `enqueue` if it is still runnable afterwards.
     Bypass,
+    /// Its affinity was changed while the policy had it: it comes back by `enqueue` at once, with the new mask. So no queue
+    /// need be searched for tasks that its workers may not run any more.
+    Affinity,
 }
 
 /// A scheduling policy. Only [`name`](Policy::name) must be written, and [`Task`](Policy::Task), which is `()` for most; a
@@ -84,11 +87,12 @@ pub enum DequeueReason {
 /// |---|---|---|
 /// | `init_task`, `exit_task` | once per task that the policy meets | no |
 /// | `select_worker` | once per wake or spawn | the task at hand |
-/// | `enqueue` | once per wake, spawn, or poll after which the task is still runnable | the task at hand |
+/// | `enqueue` | once per wake, spawn, or poll after which the task is still runnable; again if its affinity was changed before it ran | the task at hand |
 /// | `dispatch` | up to 32 times when a worker has nothing | tasks in this policy's custody |
 /// | `dequeue` | once per custody | no |
 /// | `runnable`, `running`, `stopping`, `quiescent` | around polls | no |
 /// | `timer` | when a time comes that the policy has set | no |
+/// | `set_weight`, `set_affinity` | once per change by a handle, or for several at once | no |
 ///
 /// ```
 /// struct Empty;
@@ -503,6 +507,55 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, stopped: Stopped) {}
+
+    /// The weight of a runnable task has been changed, by its handle. `task` shows the new one; several changes may
+    /// have merged into one call. For policies that keep something per task that follows from the weight; whoever reads
+    /// `task.weight()` in `enqueue` need not write this.
+    ///
+    /// Called between polls by some worker, not by the thread that made the change: perhaps at the same time as another
+    /// callback about the same task on another worker, perhaps just after its `quiescent`. A task that waits is not
+    /// reported: its next `runnable` shows what has become of it.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # use std::sync::atomic::{AtomicU32, Ordering};
+    /// # struct Mine { heaviest: AtomicU32 }
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn set_weight(&self, _host: &Host<'_>, task: &TaskView<'_>) {
+    ///     self.heaviest.fetch_max(task.weight(), Ordering::Relaxed);
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # let mine = Mine { heaviest: AtomicU32::new(0) };
+    /// # mine.set_weight(&fake.host(), &fake.task(1).weight(300).view());
+    /// # assert_eq!(mine.heaviest.into_inner(), 300);
+    /// ```
+    #[inline]
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>) {}
+
+    /// The affinity of a runnable task has been changed, by its handle. As [`set_weight`](Policy::set_weight). Core keeps
+    /// the task off the workers that the new mask does not name, whatever the policy does, and takes a task that is in its
+    /// custody back to offer it again ([`DequeueReason::Affinity`]); that may come before this call or after it.
+    ///
+    /// ```
+    /// # use polity_policy::*;
+    /// # struct Mine;
+    /// # impl Policy for Mine {
+    /// #     type Task = ();
+    /// #     fn name(&self) -> &str { "mine" }
+    /// fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {
+    ///     if host.worker().is_some_and(|worker| !task.allows(worker)) {
+    ///         println!("{} will not run here any more", task.id());
+    ///     }
+    /// }
+    /// # }
+    /// # let fake = fake::FakeHost::new(1);
+    /// # Mine.set_affinity(&fake.host(), &fake.task(1).view());
+    /// ```
+    #[inline]
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {}
 
     /// The task is not runnable any more. Pairs with `runnable`.
     ///

@@ -41,7 +41,7 @@ fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {
 }
 
 /// A policy can be loaded, is asked, and is told all that it should be.
-pub(super) fn check_another_can_be_loaded(runtime: &Runtime) {
+pub(crate) fn check_another_can_be_loaded(runtime: &Runtime) {
     let (policy, record) = Recorder::new(Fifo::new(), runtime.worker_count());
     let generation = runtime.load(policy).unwrap();
     let churn = Churn::start(runtime);

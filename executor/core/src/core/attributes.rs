@@ -12,6 +12,7 @@ use polity_policy::{Attributes, WorkerId, WorkerMask};
 use crate::core::Core;
 use crate::machine::Machine;
 use crate::task::attributes::{self, Given};
+use crate::task::change::{write_affinity, write_weight};
 use crate::worker::Local;
 
 /// Why a task could not be spawned, or a scope not be opened, with these attributes.
@@ -50,27 +51,6 @@ impl fmt::Display for SpawnError {
 }
 
 impl Error for SpawnError {}
-
-pub(super) fn write_weight(f: &mut fmt::Formatter<'_>, weight: u32) -> fmt::Result {
-    write!(
-        f,
-        "attribute weight is {weight}, but must be from 1 to 10000"
-    )
-}
-
-pub(super) fn write_affinity(
-    f: &mut fmt::Formatter<'_>,
-    mask: &WorkerMask,
-    workers: usize,
-) -> fmt::Result {
-    match workers {
-        0 => write!(f, "attribute affinity is {mask}, but must name a worker"),
-        _ => write!(
-            f,
-            "attribute affinity is {mask}, but must name one of the {workers} workers, which are counted from 0"
-        ),
-    }
-}
 
 /// The attributes that tasks inherit while a scope is open on a thread, instead of those of the task that spawns them. Made
 /// by [`Core::scope`], and given to core by [`Machine::open_scope`].

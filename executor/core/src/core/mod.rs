@@ -7,6 +7,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `attributes.rs` | what a task is given: set, or inherited |
+//! | `change.rs` | weight and affinity of a task that exists |
 //! | `spawn.rs` | from a future to a token in a queue |
 //! | `wake.rs` | from a token to a queue and an unparked worker |
 //! | `load.rs` | load, swap, unload, sweep |
@@ -15,6 +16,7 @@
 //! | `close.rs` | the end: every task is dropped on a worker |
 
 mod attributes;
+mod change;
 mod close;
 mod in_place;
 mod load;
@@ -29,6 +31,7 @@ use crossbeam_utils::CachePadded;
 use polity_policy::WorkerId;
 
 pub use attributes::{Scope, SpawnError};
+pub(crate) use change::Changed;
 pub use load::{LoadRefused, PendingLoad, Retired, STALL_TIMEOUTS};
 pub use seats::Cause;
 pub(crate) use seats::Instead;
@@ -97,6 +100,8 @@ pub struct Core<M: Machine> {
     /// The number of the generation for which wakes are recorded; 0 for none. Of a line that is seldom written: each wake reads
     /// it.
     pub(crate) recording: CachePadded<AtomicU32>,
+    /// Changes of attributes that the policy is to be told.
+    pub(crate) changes: CachePadded<change::Changes>,
     /// The coarse clock of the worker that read it last, for stamps by other threads.
     pub(crate) clock: CachePadded<AtomicU64>,
     /// The watchdog sleeps: whoever leaves a park wakes it.
@@ -148,6 +153,7 @@ impl<M: Machine> Core<M> {
             sleepers: CachePadded::new(Sleepers::new(seats)),
             published: CachePadded::new(Published::new()),
             recording: CachePadded::default(),
+            changes: CachePadded::default(),
             clock: CachePadded::default(),
             watchdog_sleeps: AtomicBool::new(false),
             watched: stats::Published::default(),

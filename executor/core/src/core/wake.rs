@@ -4,7 +4,7 @@
 //! worker passes through its queues before it parks. On any other thread it is a push to the injector, then
 //! PushFence and a look at the parked mask (`idle/README.md`).
 
-use polity_policy::{EnqueueReason, Position, WakeSource, WorkerId};
+use polity_policy::{EnqueueReason, Position, TaskId, WakeSource, WorkerId};
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::hosting::Generation;
 use crate::machine::Machine;
 use crate::seat::{Place, SeatId};
+use crate::task::change::{Change, ChangeError};
 use crate::task::cold::Wake;
 use crate::task::custody::State;
 use crate::task::entry::Entry;
@@ -55,6 +56,15 @@ impl<M: Machine> Owner for Core<M> {
             header.note_left_custody_by_abort();
             self.requeue(token);
         }
+    }
+
+    fn change(
+        &self,
+        header: &'static Header,
+        task: TaskId,
+        change: Change,
+    ) -> Result<(), ChangeError> {
+        self.change_attributes(header, task, change)
     }
 }
 

@@ -13,7 +13,8 @@ use polity_policy::{
 };
 
 use crate::callback::Callback;
-use crate::hosting::batch::{Departed, News, Notes};
+use crate::core::Changed;
+use crate::hosting::batch::{Departed, News, Notes, Told};
 use crate::hosting::panic_text;
 use crate::seat::{Activity, Place};
 use crate::task::data::{Keeps, TaskData};
@@ -54,6 +55,15 @@ pub(crate) trait Callbacks: Send + Sync {
     fn cancelled(&self, door: &Door<'_>, task: &TaskView<'_>);
     fn exit_task(&self, door: &Door<'_>, task: &TaskView<'_>);
     fn timer(&self, door: &Door<'_>, worker: WorkerId);
+    /// `set_weight` or `set_affinity` for each task. Not by whoever has its token, so nothing that is kept for it is shown.
+    fn changed(&self, door: &Door<'_>, changed: &[Told]);
+}
+
+pub(super) fn callback_for(what: Changed) -> Callback {
+    match what {
+        Changed::Weight => Callback::SetWeight,
+        Changed::Affinity => Callback::SetAffinity,
+    }
 }
 
 /// Gives a policy the shape of [`Callbacks`].
@@ -241,5 +251,19 @@ impl<P: Policy> Callbacks for Adapter<P> {
 
     fn timer(&self, door: &Door<'_>, worker: WorkerId) {
         self.policy.timer(door.host, worker);
+    }
+
+    fn changed(&self, door: &Door<'_>, changed: &[Told]) {
+        for Told { view, what } in changed {
+            if (door.ended)() {
+                return;
+            }
+            door.activity.set_task(Some(view.id()));
+            door.enter(callback_for(*what));
+            match what {
+                Changed::Weight => self.policy.set_weight(door.host, view),
+                Changed::Affinity => self.policy.set_affinity(door.host, view),
+            }
+        }
     }
 }

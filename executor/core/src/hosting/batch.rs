@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
 
+use crate::core::Changed;
 use crate::queue::Rank;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
@@ -47,6 +48,12 @@ pub(crate) struct Departed {
     pub(crate) reason: DequeueReason,
 }
 
+/// A task whose attributes have changed, to be told.
+pub(crate) struct Told {
+    pub(crate) view: TaskView<'static>,
+    pub(crate) what: Changed,
+}
+
 /// The worker's notes on the callbacks in flight. Reused, so that offering allocates nothing.
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -60,6 +67,7 @@ pub(crate) struct Notes {
     /// Index of the task at hand.
     pub(crate) at_hand: Cell<usize>,
     pub(crate) departed: RefCell<Vec<Departed>>,
+    pub(crate) changed: Vec<Told>,
     /// Claims of this round of `dispatch` for local and global DSQs.
     pub(crate) claimed: RefCell<Vec<Claimed>>,
     /// This round of `dispatch` has inserted something or moved something.

@@ -18,7 +18,7 @@ use polity_policy::{DequeueReason, ExitKind, Host, Stopped, TaskView};
 
 use crate::WATCHED;
 use crate::callback::Callback;
-use crate::hosting::adapter::{Callbacks, Door};
+use crate::hosting::adapter::{Callbacks, Door, callback_for};
 use crate::hosting::batch::{Departed, News};
 use crate::hosting::host::HostCall;
 use crate::hosting::panic_text;
@@ -217,13 +217,27 @@ impl<M: Machine> HostCall<'_, M> {
         })
     }
 
-    /// A bypass has taken this task out of custody.
-    pub(crate) fn tell_bypassed(&self, task: &TaskView<'static>) -> Verdict {
+    /// A bypass, or a change of affinity, has taken this task out of custody.
+    pub(crate) fn tell_taken(&self, task: &TaskView<'static>, reason: DequeueReason) -> Verdict {
         self.notes.departed.borrow_mut().push(Departed {
             view: *task,
-            reason: DequeueReason::Bypass,
+            reason,
         });
         self.tell_departed()
+    }
+
+    /// Tells the changes in the notes. There is one at least.
+    pub(crate) fn tell_changed(&self) -> Verdict {
+        let first = match self.notes.changed.first() {
+            Some(told) => callback_for(told.what),
+            None => return Verdict::Stands,
+        };
+        let activity = &self.local.seat.activity;
+        let verdict = self.call(first, |policy, door| {
+            policy.changed(door, &self.notes.changed);
+        });
+        activity.set_task(None);
+        verdict
     }
 
     pub(crate) fn tell_running(&self, task: &TaskView<'_>) -> Verdict {

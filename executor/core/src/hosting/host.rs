@@ -53,7 +53,9 @@ impl<M: Machine> HostCall<'_, M> {
             | Callback::Enqueue
             | Callback::Running
             | Callback::Stopping
-            | Callback::Quiescent => self.local.current_task(),
+            | Callback::Quiescent
+            | Callback::SetWeight
+            | Callback::SetAffinity => self.local.current_task(),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@
 //! generation keeps it. Two threads inside the generation at its end have different tokens, as ever.
 //!
 //! No loom model: this protocol has no word of its own. It leans on the token (models in `loom_tests.rs`), on the conviction
-//! (`seat/loom_tests.rs`) and on the reference count of the generation. Under AddressSanitizer and Miri: `tests/data.rs`.
+//! (`seat/loom_tests.rs`) and on the reference count of the generation. Under AddressSanitizer and Miri: `data_tests.rs`.
 //!
 //! Rejected: a map (a lock or a probe on each callback), a pointer in the header (the line is full, and a value would outlive its
 //! generation), a reference count for each value (a read-modify-write on each callback, for a race that cannot be).
@@ -52,8 +52,8 @@ pub(crate) enum Keeps {
 
 /// See the [module](self).
 pub(crate) struct TaskData<T> {
-    /// Stands for all tasks where nothing is kept.
-    shared: Option<T>,
+    /// Stands for all tasks where nothing is kept. In a box, so that a large type does not make the table large.
+    shared: Option<Box<T>>,
     chunks: [AtomicPtr<Place<T>>; CHUNK_COUNT],
     _values: PhantomData<T>,
 }
@@ -103,7 +103,7 @@ impl<T: Default + Send + Sync + 'static> TaskData<T> {
     pub(crate) fn new(keeps: Keeps) -> Self {
         let nothing = keeps == Keeps::Nothing || (size_of::<T>() == 0 && !needs_drop::<T>());
         TaskData {
-            shared: nothing.then(T::default),
+            shared: nothing.then(Box::default),
             chunks: [const { AtomicPtr::new(null_mut()) }; CHUNK_COUNT],
             _values: PhantomData,
         }
@@ -130,7 +130,7 @@ impl<T: Default + Send + Sync + 'static> TaskData<T> {
     #[inline]
     pub(crate) fn get(&self, task: TaskId) -> Option<&T> {
         if self.shared.is_some() {
-            return self.shared.as_ref();
+            return self.shared.as_deref();
         }
         let place = self.place(task.slot())?;
         // Ordering: Relaxed; the token orders.
@@ -182,6 +182,14 @@ impl<T: Default + Send + Sync + 'static> TaskData<T> {
             // callback that had it is over.
             drop(unsafe { place.take() });
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn chunks_in_use(&self) -> usize {
+        let chunks = self.chunks.iter();
+        chunks
+            .filter(|chunk| !chunk.load(Ordering::Relaxed).is_null())
+            .count()
     }
 
     /// Makes sure that the chunk of `slot` exists, if there is memory.

@@ -1,12 +1,14 @@
 //! The header of a task: one cache line in the slab.
 
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use polity_policy::{Attributes, EnqueueReason, TaskId, TaskView, WorkerId};
+use polity_policy::{Attributes, DequeueReason, EnqueueReason, TaskId, TaskView, WorkerId};
 
 use super::attributes::{self, AttributesId, Given, SPARE};
 use super::cell::CellPtr;
+use super::change::{Change, ChangeError};
 use super::cold::{Cold, Wake};
 use super::custody::Custody;
 use super::lifecycle::Lifecycle;
@@ -22,6 +24,13 @@ pub(crate) trait Owner: Sync {
     fn now_runnable(&self, token: Token);
     /// The caller has just marked this tenant of the slot as aborted while somebody else has its token: make it run soon.
     fn now_aborted(&self, header: &'static Header, tenant: u32);
+    /// Changes an attribute of this task, which lives or lived in the header's slot.
+    fn change(
+        &self,
+        header: &'static Header,
+        task: TaskId,
+        change: Change,
+    ) -> Result<(), ChangeError>;
 }
 
 /// See [`task`](super) for who may touch which field when. All-zero memory is a valid header of a free slot.
@@ -42,7 +51,7 @@ pub(crate) struct Header {
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`, `HAS_WAKE`.
+    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`, `HAS_WAKE`, `AFFINITY_CHANGED`.
     flags: AtomicU8,
 }
 
@@ -52,12 +61,14 @@ const CHANGED: u32 = SPARE;
 const HAS_DEADLINE: u8 = 1;
 /// It is in the census of the generation that `seen_by` names.
 const COUNTED: u8 = 2;
-/// A bypass has taken it out of custody, and its policy has not been told.
+/// A bypass, or a change of affinity, has taken it out of custody, and its policy has not been told.
 const OWES_DEQUEUE: u8 = 4;
 /// The generation that `seen_by` names was told `runnable`, and not yet `quiescent`.
 const TOLD: u8 = 8;
 /// The cold record has a wake, recorded for some generation.
 const HAS_WAKE: u8 = 16;
+/// With `OWES_DEQUEUE`: not a bypass, but a change of affinity.
+const AFFINITY_CHANGED: u8 = 32;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
@@ -154,10 +165,22 @@ impl Header {
             .store(self.flags() | OWES_DEQUEUE, Ordering::Relaxed);
     }
 
-    /// Takes the mark back; `true` if it was there. For the token holder.
+    /// The same for a custody that a change of affinity has ended.
+    pub(crate) fn note_left_custody_by_change(&self) {
+        let owed = OWES_DEQUEUE | AFFINITY_CHANGED;
+        self.flags.store(self.flags() | owed, Ordering::Relaxed);
+    }
+
+    /// Takes the mark back; with its reason, if it was there. For the token holder.
     #[inline]
-    pub(crate) fn take_owes_dequeue(&self) -> bool {
-        self.take_flag(OWES_DEQUEUE)
+    pub(crate) fn take_owes_dequeue(&self) -> Option<DequeueReason> {
+        if !self.take_flag(OWES_DEQUEUE) {
+            return None;
+        }
+        match self.take_flag(AFFINITY_CHANGED) {
+            true => Some(DequeueReason::Affinity),
+            false => Some(DequeueReason::Bypass),
+        }
     }
 
     /// For the token holder: this wake has made the task runnable.
@@ -197,6 +220,29 @@ impl Header {
         self.cold()
             .and_then(|cold| cold.changed(tenant))
             .unwrap_or(AttributesId::from_bits(born_with))
+    }
+
+    /// Replaces the attributes of `tenant` by what `with` makes of them. `false`: the task has ended.
+    ///
+    /// By any thread, without the token: the task may end meanwhile, and the slot have another tenant. So what is stored is
+    /// marked with the tenant's number. The mark in the header says no more than "look there", and does no harm to another
+    /// tenant, who finds a number that is not its own.
+    pub(crate) fn change(&self, tenant: u32, with: impl FnOnce(Attributes) -> Attributes) -> bool {
+        // One at a time, in the whole process: changes are rare, and a slot may go to another runtime.
+        static CHANGING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(cold) = self.cold() else {
+            return false;
+        };
+        if !self.lifecycle.is(tenant) {
+            return false;
+        }
+        let id = attributes::intern(with(self.attributes().clone()));
+        cold.change(tenant, id);
+        // Ordering: Release pairs with the fence in `changed_id`.
+        self.attributes.fetch_or(CHANGED, Ordering::Release);
+        // Should it have ended in between, the caller had better know: nobody will ever see the change.
+        self.lifecycle.is(tenant)
     }
 
     fn cold(&self) -> Option<&'static Cold> {

@@ -9,18 +9,19 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use polity_policy::TaskId;
+use polity_policy::{TaskId, WorkerMask};
 
 use crate::WATCHED;
 
 use super::attributes::Given;
 use super::cell::CellPtr;
+use super::change::{Change, ChangeError};
 use super::header::{Header, Owner};
 use super::lifecycle::Aborted;
 use super::slab;
 use super::token::{self, Token};
 
-/// Ends a task early, from anywhere. Owns nothing; outliving the task is fine.
+/// Ends a task early, or changes its attributes, from anywhere. Owns nothing; outliving the task is fine.
 ///
 /// The future is dropped by a worker, at its next turn; a poll that is going on is not interrupted. A policy is not
 /// asked: one that starves the task cannot keep it from being aborted.
@@ -45,6 +46,31 @@ impl AbortHandle {
             Ok(token) => owner.now_runnable(token),
             Err(Aborted::Marked) => owner.now_aborted(self.header, self.id.tenant()),
             Err(_) => {}
+        }
+    }
+
+    /// See [`JoinHandle::set_weight`].
+    ///
+    /// # Errors
+    /// If the weight is not in 1..=10,000, or the task has ended.
+    pub fn set_weight(&self, weight: u32) -> Result<(), ChangeError> {
+        self.change(Change::Weight(weight))
+    }
+
+    /// See [`JoinHandle::set_affinity`].
+    ///
+    /// # Errors
+    /// If the mask names no worker of the task's runtime, or the task has ended.
+    pub fn set_affinity(&self, workers: WorkerMask) -> Result<(), ChangeError> {
+        self.change(Change::Affinity(workers))
+    }
+
+    fn change(&self, change: Change) -> Result<(), ChangeError> {
+        match self.header.owner() {
+            // The slot's present owner, if the task has ended: then it says so, whatever it thinks of the value.
+            _ if self.is_finished() => Err(ChangeError::Finished(self.id)),
+            Some(owner) => owner.change(self.header, self.id, change),
+            None => Err(ChangeError::Finished(self.id)),
         }
     }
 
@@ -81,6 +107,34 @@ impl<T> JoinHandle<T> {
     /// See [`AbortHandle::abort`].
     pub fn abort(&self) {
         self.abort.abort();
+    }
+
+    /// Changes the task's weight. It holds at once: whoever asks next sees the new one, and the policy is told by
+    /// [`set_weight`](polity_policy::Policy::set_weight) if it has the task as runnable. Children that the task has
+    /// spawned before keep what they have inherited.
+    ///
+    /// From any thread, also from a task. No policy code runs on it. Costs a lock of the whole process for a moment; not
+    /// meant for every poll.
+    ///
+    /// # Errors
+    /// If the weight is not in 1..=10,000, or the task has ended.
+    pub fn set_weight(&self, weight: u32) -> Result<(), ChangeError> {
+        self.abort.set_weight(weight)
+    }
+
+    /// Changes where the task may run. A poll that is going on is not interrupted; its next one is on a worker that the
+    /// mask names, wherever the task waits by then. A mask that names all workers frees it.
+    ///
+    /// A policy that has the task gets it back: [`dequeue`](polity_policy::Policy::dequeue) with
+    /// [`DequeueReason::Affinity`](polity_policy::DequeueReason::Affinity), then `enqueue`. And it is told by
+    /// [`set_affinity`](polity_policy::Policy::set_affinity).
+    ///
+    /// Costs as `set_weight`, and a wake-up of every worker that is parked.
+    ///
+    /// # Errors
+    /// If the mask names no worker of the task's runtime, or the task has ended.
+    pub fn set_affinity(&self, workers: WorkerMask) -> Result<(), ChangeError> {
+        self.abort.set_affinity(workers)
     }
 
     /// A handle that can abort the task but not wait for it.

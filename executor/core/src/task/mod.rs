@@ -28,6 +28,9 @@ pub(crate) mod attributes;
 #[cfg(not(polity_loom))]
 #[allow(unsafe_code)] // the cell is erased, and shared between the worker and the join handle
 pub(crate) mod cell;
+#[cfg(not(polity_loom))]
+pub(crate) mod change;
+#[cfg(not(polity_loom))]
 pub(crate) mod cold;
 #[cfg(not(polity_loom))]
 #[allow(unsafe_code)] // places of a table that the door shares between threads
@@ -54,8 +57,12 @@ pub(crate) mod token;
 pub(crate) mod waker;
 
 #[cfg(not(polity_loom))]
+pub use change::ChangeError;
+#[cfg(not(polity_loom))]
 pub use join::{AbortHandle, JoinError, JoinHandle};
 
+#[cfg(all(test, not(polity_loom)))]
+mod data_tests;
 #[cfg(all(test, polity_loom))]
 #[allow(unsafe_code)] // loom's cells hand out raw pointers
 mod loom_tests;

@@ -15,6 +15,7 @@ use std::thread;
 use polity_policy::{TaskId, WorkerId};
 
 use super::attributes::Given;
+use super::change::{Change, ChangeError};
 use super::custody::{Custody, State};
 use super::entry::Entry;
 use super::header::{Header, Owner};
@@ -52,6 +53,10 @@ impl Owner for Fake {
         {
             self.now_runnable(token);
         }
+    }
+
+    fn change(&self, _: &'static Header, task: TaskId, _: Change) -> Result<(), ChangeError> {
+        Err(ChangeError::Finished(task))
     }
 }
 

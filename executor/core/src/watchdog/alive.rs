@@ -22,7 +22,8 @@ pub(super) struct AliveClock {
     expected: u64,
     /// (when it ended, how long it was)
     lost: VecDeque<(u64, u64)>,
-    losses: u64,
+    /// All of it, also what is forgotten.
+    lost_ns: u64,
 }
 
 impl AliveClock {
@@ -33,7 +34,7 @@ impl AliveClock {
             alive: 0,
             expected,
             lost: VecDeque::new(),
-            losses: 0,
+            lost_ns: 0,
         }
     }
 
@@ -79,6 +80,7 @@ impl AliveClock {
             && ended >= since
         {
             self.lost.pop_back();
+            self.lost_ns -= length;
             since = since.min(ended - length);
         }
         self.lose(until, until - since);
@@ -86,12 +88,12 @@ impl AliveClock {
 
     fn lose(&mut self, until: u64, length: u64) {
         self.lost.push_back((until, length));
-        self.losses += 1;
+        self.lost_ns += length;
     }
 
-    /// How often time was lost.
-    pub(super) fn losses(&self) -> u64 {
-        self.losses
+    /// How much time was lost so far.
+    pub(super) fn lost_ns(&self) -> u64 {
+        self.lost_ns
     }
 
     /// The machine's time of this tick.

@@ -111,8 +111,8 @@ pub struct Watchdog<M: Machine> {
     stand_ins: StandIns,
     idle_ticks: u32,
     recollection: Option<Recollection>,
-    /// Losses of time up to the last tick.
-    losses_seen: u64,
+    /// Time that was lost up to the last look at all tasks.
+    lost_ns: u64,
     counts: Metrics,
     exhausted: bool,
 }
@@ -128,7 +128,7 @@ impl<M: Machine> Watchdog<M> {
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
             recollection: None,
-            losses_seen: 0,
+            lost_ns: 0,
             counts: Metrics::default(),
             exhausted: false,
         }

@@ -56,8 +56,6 @@ impl<M: Machine> Watchdog<M> {
     /// Ejects the current policy if it lets a task wait for too long.
     pub(super) fn judge_policy(&mut self, now: u64) {
         let core = self.core;
-        let losses = self.clock.losses();
-        let has_lost = std::mem::replace(&mut self.losses_seen, losses) != losses;
         let Some(generation) = core.published.load() else {
             return;
         };
@@ -79,7 +77,15 @@ impl<M: Machine> Watchdog<M> {
             .recollection
             .take_if(|it| it.generation != number || it.look_at <= now)
             .is_some_and(|it| it.generation == number);
-        if !has_lost && !is_recollected && !generation.census.any_since(late_since, wall) {
+        // Less than a timeout makes no task too old for the census before it is late.
+        let has_lost =
+            self.clock.lost_ns().saturating_sub(self.lost_ns) >= generation.stall_after_ns;
+        let census = &generation.census;
+        if !has_lost && !is_recollected && !census.any_since(late_since, wall) {
+            return;
+        }
+        self.lost_ns = self.clock.lost_ns();
+        if census.waiting() == 0 {
             return;
         }
         let tasks = self.oldest_first(core, number);

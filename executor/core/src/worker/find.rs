@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::hosting::Generation;
+use crate::hosting::batch::Told;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Taking;
+use crate::seat::BATCH;
+use crate::task::slab;
 use crate::task::token::{Resting, Token};
 use crate::worker::{Look, Worker, local};
 
@@ -20,7 +23,7 @@ const SHARE: usize = 16;
 pub(super) enum Found {
     Task(Token),
     Nothing,
-    /// The policy exhausted the dispatch loop.
+    /// Nothing, but there is no time to park: the policy exhausted the dispatch loop, or has to be told more.
     LoopCut,
 }
 
@@ -35,17 +38,51 @@ impl<M: Machine> Worker<M> {
         // Taken out for the call, so that the rest of the worker stays usable.
         match self.generation.take() {
             None => self.find_built_in(look).into(),
-            Some(generation) if self.bypassed => {
-                let found = self.find_built_in(look).into();
+            Some(generation)
+                if self.core.changes.any()
+                    && self.tell_changes(&generation) == Verdict::Revoked =>
+            {
                 self.generation = Some(generation);
-                found
+                Found::Nothing
             }
             Some(generation) => {
-                let found = self.find_by_policy(&generation, look);
+                let found = match self.bypassed {
+                    true => self.find_built_in(look).into(),
+                    false => self.find_by_policy(&generation, look),
+                };
                 self.generation = Some(generation);
-                found
+                match found {
+                    // More changes than one call tells, or newer ones: no time to park.
+                    Found::Nothing if self.core.changes.any() => Found::LoopCut,
+                    found => found,
+                }
             }
         }
+    }
+
+    /// Tells the policy which tasks have other attributes now, of those that it knows as runnable. As many as one batch, so
+    /// that the call does not take long; the rest in the next pass.
+    #[cold]
+    fn tell_changes(&mut self, generation: &Arc<Generation>) -> Verdict {
+        self.end_search();
+        let number = generation.number.number();
+        let changed = &mut self.notes.changed;
+        self.core.changes.take(BATCH, |task, what| {
+            let Some(header) = slab::get(task.slot()) else {
+                return;
+            };
+            let view = header.view();
+            // Asked after the view was taken: had it been the next tenant's, this would say so.
+            if header.is_told_runnable(number) && header.lifecycle.is(task.tenant()) {
+                changed.push(Told { view, what });
+            }
+        });
+        let verdict = self.host_call(generation).tell_changed();
+        self.notes.changed.clear();
+        if verdict == Verdict::Revoked {
+            self.forfeit();
+        }
+        verdict
     }
 
     /// Without a policy, and in a bypass, the ingress is the run queue.
@@ -74,7 +111,8 @@ impl<M: Machine> Worker<M> {
     /// Inbox, injector, and what an ended policy left in DSQs.
     fn find_shared(&mut self) -> Option<Token> {
         let id = self.local.id;
-        if let Some(entry) = self.placed.inbox.pop_for(id) {
+        // Whatever lies there: what may not run here any more is sent on before its poll.
+        if let Some(entry) = self.placed.inbox.pop() {
             return Some(entry.redeem());
         }
         if let Some(entry) = self.placed.local.pop() {
@@ -95,6 +133,7 @@ impl<M: Machine> Worker<M> {
     }
 
     fn find_by_policy(&mut self, generation: &Arc<Generation>, look: Look) -> Found {
+        self.affinities = self.core.changes.affinities();
         let goes_on = std::mem::take(&mut self.goes_on);
         if generation
             .timers

@@ -44,7 +44,7 @@ use watch::{Pace, Watch};
 pub enum Pass {
     /// A task was polled: pass again.
     Ran,
-    /// Nothing to run although the policy says that it is busy: serve the driver and control, then pass again.
+    /// Nothing to run although the policy is busy: serve the driver and control, then pass again.
     Drive,
     /// Nothing to run: park, then call [`Worker::unparked`].
     Park(Park),
@@ -80,6 +80,8 @@ pub struct Worker<M: Machine> {
     notes: Notes,
     stats: Metrics,
     passes: u64,
+    /// The count of changes of affinity when this look for work began.
+    affinities: u64,
     /// When the batch at hand was gathered.
     gathered_at: u64,
     pace: Pace,
@@ -124,6 +126,7 @@ impl<M: Machine> Worker<M> {
             notes: Notes::default(),
             stats: Metrics::default(),
             passes: 0,
+            affinities: 0,
             gathered_at: now,
             pace: Pace::new(now),
             watch: Watch::default(),

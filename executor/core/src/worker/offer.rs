@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use polity_policy::{DequeueReason, DsqId, EnqueueReason, ExitKind, Position};
+use polity_policy::{DsqId, EnqueueReason, ExitKind, Position};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
 use crate::hosting::batch::{Departed, News, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
-use crate::queue::{Rank, Taking};
+use crate::queue::Rank;
 use crate::seat::BATCH;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
@@ -63,19 +63,14 @@ impl<M: Machine> Worker<M> {
             self.admit(generation, entry.redeem());
         }
         let full = self.notes.batch.len() >= BATCH;
-        if !full && !self.placed.inbox.is_empty() {
-            let placed = self.placed;
-            let mut room = BATCH - self.notes.batch.len();
-            // Restricted tasks too are offered by any worker; only where they run is restricted.
-            placed.inbox.take_for(self.local.id, |entry| {
-                room -= 1;
+        if !full {
+            // Restricted tasks too are offered by any worker; only where they run is restricted. So whatever lies in the
+            // inbox is taken, also what may not run here any more.
+            while self.notes.batch.len() < BATCH
+                && let Some(entry) = self.placed.inbox.pop()
+            {
                 self.admit(generation, entry.redeem());
-                if room == 0 {
-                    Taking::Enough
-                } else {
-                    Taking::More
-                }
-            });
+            }
         }
         let core = self.core;
         if (self.notes.batch.is_empty() || self.passes.is_multiple_of(INJECTOR))
@@ -115,10 +110,12 @@ impl<M: Machine> Worker<M> {
             () if header.seen_by() == number => News::Runnable,
             () => News::Met,
         };
-        if header.take_owes_dequeue() && news == News::None {
+        if let Some(reason) = header.take_owes_dequeue()
+            && news == News::None
+        {
             self.notes.departed.get_mut().push(Departed {
                 view: header.view(),
-                reason: DequeueReason::Bypass,
+                reason,
             });
         }
         if news == News::Met {
@@ -321,6 +318,9 @@ impl<M: Machine> Worker<M> {
     /// if it is not current any more (protocol (a) of `hosting/published.rs`), and those that were aborted while they were
     /// offered, when the aborter could not claim them.
     ///
+    /// It is also all that are restricted, if the affinity of any task has changed since this look for work began
+    /// (`core/change.rs`): the policy may have seen the old mask. That is seldom.
+    ///
     /// The second race: *Mark* (abort sets ABORTED), *MarkFence*, *Claim* (it looks for `Held` or `Queued`) there; *Keep*,
     /// *KeepFence* (in `Published::still`), and a look at the mark here. One fence comes first: either Claim sees the
     /// task, or we see the mark.
@@ -329,12 +329,14 @@ impl<M: Machine> Worker<M> {
             return;
         }
         let current = self.core.published.still(self.epoch) || self.core.accepts(generation);
+        let unchanged = self.core.changes.affinities() == self.affinities;
         let mut kept = self.notes.kept.take();
         for header in kept.drain(..) {
             // In this order: a mark on a task that has gone since does not take the slot's next tenant.
             let seen = header.custody.load();
             let aborted = header.lifecycle.is_aborted();
-            if current && !aborted {
+            let mask_holds = unchanged || !header.is_restricted();
+            if current && mask_holds && !aborted {
                 continue;
             }
             if seen.is_kept_by(generation.tag)
@@ -343,6 +345,8 @@ impl<M: Machine> Worker<M> {
             {
                 if aborted {
                     header.note_left_custody_by_abort();
+                } else if current {
+                    header.note_left_custody_by_change();
                 } else {
                     header.set_reason(EnqueueReason::Inherited);
                     // In case this was a bypass; another generation pays no attention to it.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::Duration;
 
-use polity_policy::{Accounting, EnqueueReason, Slice, Stopped};
+use polity_policy::{Accounting, DequeueReason, EnqueueReason, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -38,8 +38,11 @@ impl<M: Machine> Worker<M> {
     pub(super) fn run(&mut self, token: Token) {
         self.end_search();
         self.loop_cuts.forget();
-        self.stats.polls += 1;
         let header = token.header();
+        if header.is_restricted() && self.must_not_run(header) {
+            return self.send_elsewhere(token);
+        }
+        self.stats.polls += 1;
         self.catch_up(header);
         self.leave_census(header);
         let seen = token.begin_poll(self.local.id, self.local.seat_id.index() as u16);
@@ -52,6 +55,21 @@ impl<M: Machine> Worker<M> {
             self.run_live(token, seen);
         }
         self.seat.activity.set_task(None);
+    }
+
+    /// Whether the task belongs to another worker, since its affinity was changed while it was on its way here.
+    fn must_not_run(&self, header: &Header) -> bool {
+        let id = self.local.id;
+        // One that no worker may run (there is none: masks are checked) runs anywhere.
+        !header.allows(id) && self.core.eligible_worker(header) != id
+    }
+
+    /// Under a policy it is offered once more: nobody has been told of a poll. It keeps its age.
+    #[cold]
+    fn send_elsewhere(&mut self, token: Token) {
+        self.out_of_turn = false;
+        self.stats.redirected += 1;
+        self.core.push_inbox(token);
     }
 
     #[inline]
@@ -92,10 +110,31 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn introduce(&mut self, generation: &Arc<Generation>, header: &'static Header) -> Met {
         let number = generation.number.number();
-        if header.is_told_runnable(number) && !header.take_owes_dequeue() {
-            return Met::Known;
+        if !header.is_told_runnable(number) {
+            return self.introduce_in_bypass(generation, header);
         }
-        self.introduce_in_bypass(generation, header)
+        match header.take_owes_dequeue() {
+            None => Met::Known,
+            Some(reason) => self.tell_taken(generation, header, reason),
+        }
+    }
+
+    #[cold]
+    fn tell_taken(
+        &mut self,
+        generation: &Arc<Generation>,
+        header: &'static Header,
+        reason: DequeueReason,
+    ) -> Met {
+        if self
+            .host_call(generation)
+            .tell_taken(&header.view(), reason)
+            == Verdict::Revoked
+        {
+            self.forfeit();
+            return Met::Revoked;
+        }
+        Met::Known
     }
 
     #[cold]
@@ -105,23 +144,18 @@ impl<M: Machine> Worker<M> {
         header: &'static Header,
     ) -> Met {
         let number = generation.number.number();
-        let verdict = if header.is_told_runnable(number) {
-            let view = header.view();
-            self.host_call(generation).tell_bypassed(&view)
-        } else if self.bypassed && self.core.published.epoch() == self.epoch {
-            header.take_owes_dequeue();
-            let mut news = News::Runnable;
-            if header.seen_by() != number {
-                header.note_met(number);
-                news = News::Met;
-            }
-            header.note_told_runnable();
-            self.host_call(generation)
-                .tell_runnable(&header.view(), news)
-        } else {
+        if !self.bypassed || self.core.published.epoch() != self.epoch {
             return Met::Unknown;
-        };
-        if verdict == Verdict::Revoked {
+        }
+        header.take_owes_dequeue();
+        let mut news = News::Runnable;
+        if header.seen_by() != number {
+            header.note_met(number);
+            news = News::Met;
+        }
+        header.note_told_runnable();
+        let view = header.view();
+        if self.host_call(generation).tell_runnable(&view, news) == Verdict::Revoked {
             self.forfeit();
             return Met::Revoked;
         }
@@ -311,7 +345,8 @@ impl<M: Machine> Worker<M> {
             return self.part(generation, header);
         }
         let host_call = self.host_call(generation);
-        if header.take_owes_dequeue() && host_call.tell_bypassed(&header.view()) == Verdict::Revoked
+        if let Some(reason) = header.take_owes_dequeue()
+            && host_call.tell_taken(&header.view(), reason) == Verdict::Revoked
         {
             return Verdict::Revoked;
         }
