@@ -19,7 +19,7 @@ mod find;
 mod local;
 mod offer;
 mod run;
-mod slice;
+pub(crate) mod slice;
 mod steal;
 mod watch;
 

@@ -228,9 +228,11 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
             return self.forfeit();
         }
-        let has_slices = generation.slice != Slice::POLL;
+        let said = self.notes.slice.take();
+        let has_slices =
+            generation.slice != Slice::POLL || said.is_some() || self.goes_on || header.has_slice();
         if has_slices {
-            self.begin_slice(generation.slice);
+            self.begin_slice(generation.slice, said, header);
         }
         let accounting = generation.accounting;
         self.local.blocked_ns.set(0);
