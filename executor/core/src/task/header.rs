@@ -217,7 +217,7 @@ impl Header {
         let tenant = self.lifecycle.tenant().unwrap_or(0);
         self.cold()
             .and_then(|cold| cold.changed(tenant))
-            .unwrap_or(AttributesId::from_bits(born_with))
+            .unwrap_or_else(|| AttributesId::from_bits(born_with))
     }
 
     /// Replaces the attributes of `tenant` by what `with` makes of them. `false`: the task has ended.
