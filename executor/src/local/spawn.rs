@@ -48,7 +48,7 @@ fn home() -> Rc<Residence> {
 /// Spawning one costs some microseconds, about ten times as much as [`spawn`](crate::spawn()), and each poll about 0.3 µs more.
 ///
 /// It inherits the attributes of the task that spawns it, as every task does, but for the affinity; and what it spawns itself with
-/// [`spawn`](crate::spawn()) is as free as its parent would have left it.
+/// [`spawn`](crate::spawn()) is as free as its parent would have left it. A weight that is changed later is not handed down.
 ///
 /// The future is dropped on its thread: at its end, or when it is aborted, or when the runtime closes; never if its
 /// thread is stuck for ever.
