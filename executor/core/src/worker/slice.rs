@@ -122,7 +122,9 @@ impl<M: Machine> Worker<M> {
     ) {
         let slice = &self.local.slice;
         slice.yielded.set(false);
-        let of_task = said.map(nanos).or(header.take_slice());
+        // Taken in any case: it counts once.
+        let by_insert = header.take_slice();
+        let of_task = said.map(nanos).or(by_insert);
         let goes_on = std::mem::take(&mut self.goes_on);
         if !goes_on || of_task.is_some() {
             slice
