@@ -196,8 +196,9 @@ impl Handle {
         let link = Link::new(worker, scope, Arc::clone(&abort));
         let task = async move {
             let output = Slot::default();
-            // Made, and bound, in the first poll; what is kept from then on is the proxy.
-            let proxy = home().bind(Box::pin(fill(Arc::clone(&output), make())), link);
+            // In the first poll; what is kept from then on is the proxy.
+            let future = fill(Arc::clone(&output), async move { make().await });
+            let proxy = home().bind(Box::pin(future), link);
             proxy.await;
             take(&output)
         };

@@ -9,11 +9,12 @@ use polity::{
     DsqId, Host, JoinHandle, LocalJoinHandle, Policy, Position, Runtime, TaskView, WorkerId,
     block_in_place, spawn_local,
 };
-use polity_tests::{builder, receive, wait_for, wait_until, within};
+use polity_tests::{builder, in_a_process_of_its_own, receive, wait_for, wait_until, within};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Bounds, on, policies, stand_in_has_left};
 use crate::support::Blocker;
+use crate::watchdog::hogs::Reports;
 
 const W0: WorkerId = WorkerId::new(0);
 
@@ -436,4 +437,33 @@ fn what_is_bound_to_the_watchdogs_thread_is_cancelled_when_that_goes_back_to_its
         }
         check_others_run(&runtime);
     });
+}
+
+#[test]
+fn a_warning_says_how_many_local_tasks_wait_for_a_stuck_thread() {
+    in_a_process_of_its_own(
+        "local::adrift::a_warning_says_how_many_local_tasks_wait_for_a_stuck_thread",
+        || {
+            within(|| {
+                let reports = Reports::subscribe_to("local tasks");
+                let runtime = builder(1).spares(2).build().unwrap();
+                let bounds = Bounds::default();
+                let (policy, grip) = sticky();
+                runtime.load(policy).unwrap();
+                let locals = [(); 3].map(|()| Echo::new(&runtime, &bounds));
+                locals.iter().for_each(|local| local.ask(1));
+                grip.close(&runtime);
+                let report = receive("a report", &reports);
+                assert!(report.starts_with("WARN "), "{report}");
+                assert!(
+                    report.contains("3 local tasks of worker 0 wait"),
+                    "{report}"
+                );
+                drop(grip);
+                assert_eq!(locals.map(Echo::end), [1; 3]);
+                drop(runtime);
+                assert!(reports.try_recv().is_err());
+            });
+        },
+    );
 }

@@ -394,7 +394,11 @@ fn a_local_task_inherits_attributes_and_what_it_spawns_is_not_bound() {
             let own = spawn_local_with(own, ids()).unwrap();
             let (plain, own) = (spawn_local(ids()), own);
             let handle = polity::Handle::current();
-            let pinned = handle.spawn_pinned(WorkerId::new(1), ids).unwrap();
+            let pinned = handle.spawn_pinned(WorkerId::new(1), || {
+                let child = polity::spawn(async { polity::task::id() });
+                async { [polity::task::id(), child.await.unwrap()] }
+            });
+            let pinned = pinned.unwrap();
             (
                 plain.await.unwrap(),
                 own.await.unwrap(),
