@@ -89,10 +89,10 @@ fn a_task_that_has_ended_cannot_be_changed() {
         // Also when its slot has another tenant.
         let notify = Arc::default();
         let next = waiting(&runtime, &notify, &Threads::default());
-        let gone = Err(ChangeError::Finished(id));
-        assert_eq!(handle.set_weight(5), gone);
-        assert_eq!(handle.set_affinity(only([0])), gone);
-        let text = gone.unwrap_err().to_string();
+        let gone = ChangeError::Finished(id);
+        assert_eq!(handle.set_weight(5), Err(gone.clone()));
+        assert_eq!(handle.set_affinity(only([0])), Err(gone.clone()));
+        let text = gone.to_string();
         assert!(
             text.contains(&id.to_string()) && text.contains("has ended"),
             "{text}"
@@ -614,7 +614,6 @@ fn a_task_that_is_narrowed_while_it_is_offered_is_offered_again() {
                     match (first, by_dsq) {
                         (None, _) => {
                             host.insert(task.id(), DsqId::Global, Position::Tail);
-                            return;
                         }
                         (Some(handle), dsq) => {
                             handle.set_affinity(only([1])).unwrap();
