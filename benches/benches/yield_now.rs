@@ -19,6 +19,7 @@ use criterion::Criterion;
 use futures_lite::future::block_on;
 
 /// As many questions, in slices of 20,000: the poll ends before a millisecond has passed.
+#[expect(clippy::disallowed_methods, reason = "benches measure")]
 async fn ask(times: u64) -> Duration {
     let mut took = Duration::ZERO;
     let mut left = times;

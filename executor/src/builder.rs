@@ -136,7 +136,8 @@ impl Builder {
         self
     }
 
-    /// The number of spare threads, 0 to 1024, which take over from workers that are stuck in a policy or in one long poll.
+    /// The number of spare threads, 0 to 1024, which take over from workers that are stuck in a policy or in one long poll, or
+    /// [block in place](crate::block_in_place()).
     /// Default: twice as many as workers, at least 4 and at most 32. They are created beforehand and sleep.
     ///
     /// With none left, stuck workers stay stuck, but for one whose work the watchdog does itself.

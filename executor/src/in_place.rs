@@ -12,7 +12,7 @@ use crate::threads;
 /// ([`spawn_local`](crate::spawn_local())). Each call costs a wake of another thread and a system call, about 50 µs: it is
 /// not for what takes less.
 ///
-/// - The poll is not reported as too long for the time that `body` takes.
+/// - The time that `body` takes is not the poll's: it is not reported as too long, and no policy charges the task for it.
 /// - Spares are [`Builder::spares`](crate::Builder::spares) threads. If none is free, what waits behind this call waits as
 ///   behind any long poll: other workers take what they may run, and when all threads are stuck, the watchdog does
 ///   the work itself after some 10 ms.

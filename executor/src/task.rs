@@ -7,7 +7,9 @@ use polity_core::Local;
 pub use polity_core::{AbortHandle, JoinError, JoinHandle};
 pub use polity_policy::TaskId;
 
+pub use crate::in_place::block_in_place;
 pub use crate::join_set::JoinSet;
+pub use crate::local::{LocalJoinHandle, LocalSet, spawn_local, spawn_local_with};
 pub use crate::spawn::{YieldNow, spawn, spawn_blocking, yield_now};
 use crate::sys::tls;
 

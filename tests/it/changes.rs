@@ -9,8 +9,8 @@ use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
 
 use polity::{
-    AbortHandle, Attributes, ChangeError, DequeueReason, DsqId, Host, JoinHandle, Position,
-    Runtime, TaskId, TaskView, WorkerId, WorkerMask,
+    AbortHandle, Attributes, ChangeError, DequeueReason, DsqId, ExitKind, Host, JoinHandle,
+    Position, Runtime, TaskId, TaskView, WorkerId, WorkerMask,
 };
 use polity_tests::{
     check as check_with_spares, check_without_spares as check, receive, wait_for, wait_until,
@@ -19,10 +19,16 @@ use tokio::sync::Notify;
 
 use crate::affinity::{each_policy, load, workers_of};
 use crate::support::{Blocker, Threads, noted, settle};
-use crate::workload::{Random, Script, lock, tagged};
+use crate::workload::{Random, Script, exit_of, expect_ordered_panics, lock, tagged};
 
 fn only(workers: impl IntoIterator<Item = u16>) -> WorkerMask {
     workers.into_iter().map(WorkerId::new).collect()
+}
+
+/// The other one of two workers. A thread that stands in for a worker is neither of them, so tests ask where a task did *not*
+/// run: the machine may keep a worker from running for so long that the watchdog does its work.
+fn other(of: usize) -> usize {
+    1 - of
 }
 
 /// One long poll on each worker.
@@ -83,10 +89,10 @@ fn a_task_that_has_ended_cannot_be_changed() {
         // Also when its slot has another tenant.
         let notify = Arc::default();
         let next = waiting(&runtime, &notify, &Threads::default());
-        let gone = Err(ChangeError::Finished(id));
-        assert_eq!(handle.set_weight(5), gone);
-        assert_eq!(handle.set_affinity(only([0])), gone);
-        let text = gone.unwrap_err().to_string();
+        let gone = ChangeError::Finished(id);
+        assert_eq!(handle.set_weight(5), Err(gone.clone()));
+        assert_eq!(handle.set_affinity(only([0])), Err(gone.clone()));
+        let text = gone.to_string();
         assert!(
             text.contains(&id.to_string()) && text.contains("has ended"),
             "{text}"
@@ -237,6 +243,52 @@ fn a_policy_that_changes_weights_while_it_is_told_holds_up_no_task() {
 }
 
 #[test]
+fn a_policy_that_is_wrong_when_it_is_told_is_ejected_by_the_name_of_the_callback() {
+    type Callback = fn(&Host<'_>, &TaskView<'_>);
+    let inserts: Callback = |host, task| {
+        host.insert(task.id(), DsqId::Global, Position::Tail);
+    };
+    let panics: Callback = |_, _| panic!("as ordered");
+    expect_ordered_panics();
+    for (body, kind, said) in [
+        (inserts, ExitKind::Error, "insert of task"),
+        (panics, ExitKind::Panic, "as ordered"),
+    ] {
+        check(1, move |runtime| {
+            for told_by in ["set_weight", "set_affinity"] {
+                let met = Arc::new(AtomicBool::new(false));
+                let meets = Arc::clone(&met);
+                let policy = Script::new("wrong")
+                    .running(move |_, task| {
+                        meets.fetch_or(task.tag() == 1, Ordering::SeqCst);
+                    })
+                    .set_weight(body)
+                    .set_affinity(body);
+                let stop = Arc::new(AtomicBool::new(false));
+                let may_end = Arc::clone(&stop);
+                let task = tagged(&runtime, 1, async move {
+                    while !may_end.load(Ordering::Relaxed) {
+                        polity::yield_now().await;
+                    }
+                });
+                let generation = runtime.load(policy).unwrap();
+                wait_until("it knows the task", || met.load(Ordering::SeqCst));
+                match told_by {
+                    "set_weight" => task.set_weight(3).unwrap(),
+                    _ => task.set_affinity(only([0])).unwrap(),
+                }
+                let info = exit_of(&runtime, generation);
+                let text = &info.message;
+                assert_eq!((info.kind, info.task), (kind, Some(task.id())), "{info}");
+                assert!(text.starts_with(told_by) && text.contains(said), "{text}");
+                stop.store(true, Ordering::Relaxed);
+                wait_for("the task", task).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
 fn children_inherit_what_has_been_changed_and_the_next_tenant_of_a_slot_does_not() {
     check(1, |runtime| {
         let weights: Arc<Mutex<HashMap<TaskId, u32>>> = Arc::default();
@@ -289,14 +341,15 @@ fn a_task_that_is_narrowed_while_it_is_queued_runs_on_allowed_workers_only() {
                         }
                     });
                     let task = runtime.spawn(body);
-                    task.set_affinity(only([n % 2])).unwrap();
-                    (workers[usize::from(n % 2)], threads, task)
+                    // A stand-in of a blocked worker may have run it by now.
+                    let _ = task.set_affinity(only([n % 2]));
+                    (workers[other(usize::from(n % 2))], threads, task)
                 })
                 .collect();
             blockers.into_iter().for_each(Blocker::end);
-            for (worker, threads, task) in tasks {
+            for (not, threads, task) in tasks {
                 wait_for("a task", task).unwrap();
-                assert_eq!(threads.all(), [worker].into());
+                assert!(!threads.all().contains(&not));
             }
         });
     });
@@ -315,7 +368,8 @@ fn a_restricted_task_that_is_moved_while_it_is_queued_runs_where_it_may_now() {
                 let threads = Threads::default();
                 let from = Attributes::new().affinity(only([0]));
                 let task = runtime.spawn_with(from, noted(&threads, async {})).unwrap();
-                task.set_affinity(to).unwrap();
+                // A stand-in of the blocked worker may have run it by now.
+                let _ = task.set_affinity(to);
                 (threads, task)
             };
             let moved: Vec<_> = (0..20).map(|_| spawn(only([1]))).collect();
@@ -324,7 +378,7 @@ fn a_restricted_task_that_is_moved_while_it_is_queued_runs_where_it_may_now() {
             second.end();
             for (threads, task) in moved.into_iter().chain(freed) {
                 wait_for("a task", task).unwrap();
-                assert_eq!(threads.all(), [workers[1]].into());
+                assert!(!threads.all().contains(&workers[0]));
             }
             first.end();
         });
@@ -357,12 +411,16 @@ fn what_lies_in_the_inbox_of_a_worker_that_may_not_run_it_any_more_is_sent_on() 
                     runtime.spawn_with(here, body).unwrap()
                 })
                 .collect();
-            for task in &tasks {
-                task.set_affinity(only([1])).unwrap();
+            let mut changed = Vec::new();
+            for task in tasks {
+                // A stand-in of the blocked worker may have run it by now.
+                if task.set_affinity(only([1])).is_ok() {
+                    changed.push(task);
+                }
             }
             blocker.end();
-            for task in tasks {
-                assert_eq!(wait_for("a task", task).unwrap(), workers[1]);
+            for task in changed {
+                assert_ne!(wait_for("a task", task).unwrap(), workers[0]);
             }
             stop.store(true, Ordering::Relaxed);
             wait_for("the busy task", busy.unwrap()).unwrap();
@@ -370,18 +428,29 @@ fn what_lies_in_the_inbox_of_a_worker_that_may_not_run_it_any_more_is_sent_on() 
     });
 }
 
-/// Waits in its first poll, having handed out its waker, and says where its second poll was.
-fn two_polls() -> (impl Future<Output = ThreadId> + Send, Receiver<Waker>) {
+/// Waits until it may end, having handed out its waker in its first poll, and says where its last poll was. A poll in between,
+/// which a stale waker of the slot may cause, does not count.
+fn last_poll() -> (
+    impl Future<Output = ThreadId> + Send,
+    Receiver<Waker>,
+    Arc<AtomicBool>,
+) {
     let (waker, wakers) = channel();
     let mut waker = Some(waker);
-    let future = poll_fn(move |context| match waker.take() {
-        Some(waker) => {
+    let end = Arc::new(AtomicBool::new(false));
+    let may_end = Arc::clone(&end);
+    let future = poll_fn(move |context| {
+        if let Some(waker) = waker.take() {
             waker.send(context.waker().clone()).unwrap();
-            Poll::Pending
+            // Not this poll, whatever comes meanwhile: it has begun before.
+            return Poll::Pending;
         }
-        None => Poll::Ready(thread::current().id()),
+        match may_end.load(Ordering::SeqCst) {
+            true => Poll::Ready(thread::current().id()),
+            false => Poll::Pending,
+        }
     });
-    (future, wakers)
+    (future, wakers, end)
 }
 
 #[test]
@@ -391,12 +460,13 @@ fn a_waiting_task_that_is_narrowed_wakes_up_where_it_may_run() {
             let workers = workers_of(&runtime);
             load(&runtime, policy);
             for n in 0..80u16 {
-                let (future, wakers) = two_polls();
+                let (future, wakers, end) = last_poll();
                 let task = runtime.spawn(future);
                 let waker = receive("the first poll", &wakers);
                 let handle = task.abort_handle();
                 let change_and_wake = move || {
                     handle.set_affinity(only([n % 2])).unwrap();
+                    end.store(true, Ordering::SeqCst);
                     waker.wake();
                 };
                 match n / 2 % 2 {
@@ -404,7 +474,7 @@ fn a_waiting_task_that_is_narrowed_wakes_up_where_it_may_run() {
                     _ => drop(runtime.spawn(async move { change_and_wake() })),
                 }
                 let thread = wait_for("the task", task).unwrap();
-                assert_eq!(thread, workers[usize::from(n % 2)]);
+                assert_ne!(thread, workers[other(usize::from(n % 2))]);
             }
         });
     });
@@ -431,10 +501,11 @@ fn a_running_task_goes_on_elsewhere_from_its_next_poll_on() {
                             own.set_affinity(mask.clone()).unwrap();
                             polity::yield_now().await;
                             let here = thread::current().id();
-                            let here = workers.iter().position(|it| *it == here).unwrap();
+                            let here = workers.iter().position(|it| *it == here);
+                            let here = here.map(|index| WorkerId::new(index as u16));
                             assert!(
-                                mask.contains(WorkerId::new(here as u16)),
-                                "{mask}, not {here}"
+                                here.is_none_or(|here| mask.contains(here)),
+                                "{mask}, {here:?}"
                             );
                         }
                     });
@@ -543,7 +614,6 @@ fn a_task_that_is_narrowed_while_it_is_offered_is_offered_again() {
                     match (first, by_dsq) {
                         (None, _) => {
                             host.insert(task.id(), DsqId::Global, Position::Tail);
-                            return;
                         }
                         (Some(handle), dsq) => {
                             handle.set_affinity(only([1])).unwrap();
@@ -563,13 +633,14 @@ fn a_task_that_is_narrowed_while_it_is_offered_is_offered_again() {
                     }
                 });
             runtime.load(policy).unwrap();
-            let (future, wakers) = two_polls();
+            let (future, wakers, end) = last_poll();
             let here = Attributes::new().affinity(only([0]));
             let task = runtime.spawn_with(here, future).unwrap();
             let waker = receive("the first poll", &wakers);
             *lock(&handle) = Some(task.abort_handle());
+            end.store(true, Ordering::SeqCst);
             waker.wake();
-            assert_eq!(wait_for("the task", task).unwrap(), workers[1]);
+            assert_ne!(wait_for("the task", task).unwrap(), workers[0]);
             assert!(runtime.unload().is_some(), "it was not ejected");
         });
     }

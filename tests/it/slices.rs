@@ -329,3 +329,123 @@ fn a_task_goes_on_where_it_is() {
         assert_eq!(wait_for("the task", task).unwrap(), 1);
     });
 }
+
+/// One queue in order; the tag of a task says what is said of its slice, and where.
+struct Each;
+
+const BY_ENQUEUE: u64 = 1;
+const BY_RUNNING: u64 = 2;
+const OF_ANOTHER: u64 = 3;
+const TOO_LATE: u64 = 4;
+
+impl Policy for Each {
+    type Task = ();
+
+    fn name(&self) -> &str {
+        "each"
+    }
+
+    fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        match task.tag() {
+            BY_ENQUEUE => host.set_slice(task.id(), Slice::INFINITE),
+            OF_ANOTHER => host.set_slice(polity::TaskId::from_parts(u32::MAX, 1), LONG),
+            _ => {}
+        }
+        host.insert(task.id(), DsqId::Local, Position::Tail);
+    }
+
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if task.tag() == BY_RUNNING {
+            host.set_slice(task.id(), LONG);
+        }
+    }
+
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        if task.tag() == TOO_LATE {
+            host.set_slice(task.id(), LONG);
+        }
+    }
+}
+
+/// How many polls of a task come before that of one which it spawns, of so many that it needs.
+fn polls_before_another(runtime: &polity::Handle, tag: u64) -> usize {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    let handle = runtime.clone();
+    let task = runtime.spawn_with(Attributes::new().tag(tag), async move {
+        let seen = Arc::clone(&counted);
+        let another = Attributes::detached();
+        let another = handle.spawn_with(another, async move { seen.load(Ordering::Relaxed) });
+        for _ in 0..40 {
+            counted.fetch_add(1, Ordering::Relaxed);
+            wake_myself().await;
+        }
+        (another.unwrap(),)
+    });
+    let (another,) = wait_for("the task", task.unwrap()).unwrap();
+    wait_for("the other", another).unwrap()
+}
+
+#[test]
+fn a_slice_may_be_given_with_an_insert_or_when_the_task_begins_to_run() {
+    check(1, |runtime| {
+        let generation = runtime.load(Each).unwrap();
+        for tag in [BY_ENQUEUE, BY_RUNNING] {
+            assert_eq!(polls_before_another(&runtime, tag), 40);
+        }
+        // Nobody says anything: a poll each.
+        assert!(polls_before_another(&runtime, 0) < 40);
+        assert!(runtime.exit_info(generation).is_none());
+    });
+}
+
+#[test]
+fn a_slice_counts_for_one_insert() {
+    struct Once(AtomicBool);
+
+    impl Policy for Once {
+        type Task = ();
+
+        fn name(&self) -> &str {
+            "once"
+        }
+
+        fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
+            if task.tag() == BY_ENQUEUE && !self.0.swap(true, Ordering::Relaxed) {
+                host.set_slice(task.id(), Slice::new(Duration::from_nanos(1)));
+            }
+            host.insert(task.id(), DsqId::Local, Position::Tail);
+        }
+    }
+
+    check(1, |runtime| {
+        runtime.load(Once(AtomicBool::new(false))).unwrap();
+        let task = runtime.spawn_with(Attributes::new().tag(BY_ENQUEUE), async {
+            for _ in 0..20 {
+                burn(Duration::from_micros(10));
+                yield_now().await;
+            }
+        });
+        wait_for("the task", task.unwrap()).unwrap();
+        wait_until("the overrun is counted", || {
+            runtime.metrics().slice_overruns == 1
+        });
+    });
+}
+
+#[test]
+fn a_slice_of_another_task_or_at_another_time_is_an_error() {
+    for (tag, message) in [
+        (OF_ANOTHER, "enqueue: set_slice of task "),
+        (TOO_LATE, "quiescent: set_slice of task "),
+    ] {
+        check(1, move |runtime| {
+            let generation = runtime.load(Each).unwrap();
+            let task = runtime.spawn_with(Attributes::new().tag(tag), async {});
+            wait_for("the task", task.unwrap()).unwrap();
+            let info = exit_of(&runtime, generation);
+            assert_eq!(info.kind, polity::ExitKind::Error);
+            assert!(info.message.starts_with(message), "{info}");
+        });
+    }
+}

@@ -5,7 +5,7 @@ mod ends;
 mod zombies;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::panics::load_while_busy;
 use crate::support::settle;
-use crate::workload::{Mixed, Recorder, exit_of, lock, tagged};
+use crate::workload::{GiveBack, Keeper, Mixed, Recorder, exit_of, lock, tagged};
 
 /// What one load of a [`Diarist`] has seen, from outside.
 #[derive(Default)]
@@ -386,10 +386,27 @@ fn each_task_that_is_met_is_parted_from_also_while_bypasses_come_and_go() {
     check(2, |runtime| {
         let (policy, record) = Recorder::new(Priority::new(), 2);
         load_while_busy(&runtime, policy);
-        let work = Mixed::start(&runtime, 20);
-        for _ in 0..300 {
+        let work = Mixed::start(&runtime, 5);
+        // Each child is known when it is woken for its last poll.
+        let stop = Arc::<AtomicBool>::default();
+        let parents = [(); 4].map(|()| {
+            let stop = Arc::clone(&stop);
+            runtime.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let (word, comes) = oneshot::channel();
+                    let child = polity::spawn(comes);
+                    polity::yield_now().await;
+                    word.send(()).unwrap();
+                    child.await.unwrap().unwrap();
+                }
+            })
+        });
+        for _ in 0..20_000 {
             drop(runtime.bypass());
-            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        for parent in parents {
+            wait_for("a parent", parent).unwrap();
         }
         work.finish();
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
@@ -399,5 +416,33 @@ fn each_task_that_is_met_is_parted_from_also_while_bypasses_come_and_go() {
         assert!(runtime.policy_status().is_some());
         record.check();
         record.check_nothing_is_kept();
+    });
+}
+
+/// A worker that does not know of a load yet may get a task that the new policy has met on another one.
+#[test]
+fn each_task_that_is_met_is_parted_from_also_when_it_is_met_while_the_policy_is_being_loaded() {
+    check(2, |runtime| {
+        let storm = Arc::<AtomicBool>::default();
+        let over = Arc::clone(&storm);
+        let handle = runtime.handle().clone();
+        let storm_thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                drop(handle.bypass());
+            }
+        });
+        for _ in 0..200 {
+            let work = Mixed::start(&runtime, 1);
+            let (policy, record) = Recorder::new(Keeper::new(GiveBack::Elsewhere), 2);
+            runtime.load(policy).unwrap();
+            work.finish();
+            let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+            wait_until("all are parted from", || {
+                count(&record.met) == count(&record.parted)
+            });
+            record.check();
+        }
+        storm.store(true, Ordering::Relaxed);
+        storm_thread.join().unwrap();
     });
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use polity::{
     Attributes, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, Generation, Handle, Host,
-    HostApi, InitError, JoinHandle, Policy, Position, Runtime, Stopped, TaskId, TaskView, WorkerId,
-    yield_now,
+    HostApi, InitError, JoinHandle, Policy, Position, Runtime, Slice, Stopped, TaskId, TaskView,
+    WorkerId, yield_now,
 };
 use polity_tests::{DEADLINE, receive, wait_for, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -513,6 +513,9 @@ impl HostApi for Spy<'_> {
     }
     fn kick(&self, worker: WorkerId) {
         self.host.kick(worker);
+    }
+    fn set_slice(&self, task: TaskId, slice: Slice) {
+        self.host.set_slice(task, slice);
     }
     fn kick_at(&self, worker: WorkerId, at: Duration) {
         self.host.kick_at(worker, at);

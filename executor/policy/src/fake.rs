@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::{
     Attributes, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, Generation, Host, HostApi,
-    Position, TaskId, TaskView, WakeSource, WorkerId,
+    Position, Slice, TaskId, TaskView, WakeSource, WorkerId,
 };
 
 /// One insert, as the policy asked for it.
@@ -62,6 +62,7 @@ pub struct FakeHost {
     inserts: RefCell<Vec<Insert>>,
     kicks: RefCell<Vec<WorkerId>>,
     timers: RefCell<BTreeMap<WorkerId, Duration>>,
+    slices: RefCell<BTreeMap<TaskId, Slice>>,
     idle: RefCell<BTreeSet<WorkerId>>,
     local: RefCell<VecDeque<TaskId>>,
     custom: RefCell<BTreeMap<u32, Custom>>,
@@ -221,6 +222,7 @@ impl FakeHost {
             inserts: RefCell::default(),
             kicks: RefCell::default(),
             timers: RefCell::default(),
+            slices: RefCell::default(),
             idle: RefCell::default(),
             local: RefCell::default(),
             custom: RefCell::default(),
@@ -291,6 +293,16 @@ impl FakeHost {
     /// ```
     pub fn kicks(&self) -> Vec<WorkerId> {
         self.kicks.borrow().clone()
+    }
+
+    /// The slice that the policy has set for this task.
+    ///
+    /// ```
+    /// let fake = polity_policy::fake::FakeHost::new(1);
+    /// assert_eq!(fake.slice(fake.task(1).view().id()), None);
+    /// ```
+    pub fn slice(&self, task: TaskId) -> Option<Slice> {
+        self.slices.borrow().get(&task).copied()
     }
 
     /// The time that is set for `worker`.
@@ -419,6 +431,10 @@ impl HostApi for FakeHost {
         let tasks = (0..moved).filter_map(|_| queue.pop());
         self.local.borrow_mut().extend(tasks);
         moved
+    }
+
+    fn set_slice(&self, task: TaskId, slice: Slice) {
+        self.slices.borrow_mut().insert(task, slice);
     }
 
     fn kick(&self, worker: WorkerId) {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{DsqId, Position, TaskId, TaskView, WorkerId};
+use crate::{DsqId, Position, Slice, TaskId, TaskView, WorkerId};
 
 /// Why a DSQ could not be created or destroyed.
 ///
@@ -62,6 +62,8 @@ pub trait HostApi {
     fn insert_vtime(&self, task: TaskId, dsq: DsqId, vtime: u64) -> bool;
     /// See [`Host::move_to_local`].
     fn move_to_local(&self, from: DsqId, at_most: usize) -> usize;
+    /// See [`Host::set_slice`].
+    fn set_slice(&self, task: TaskId, slice: Slice);
     /// See [`Host::kick`].
     fn kick(&self, worker: WorkerId);
     /// See [`Host::kick_at`].
@@ -189,6 +191,26 @@ impl<'a> Host<'a> {
     #[inline]
     pub fn move_to_local(&self, from: DsqId, at_most: usize) -> usize {
         self.api.move_to_local(from, at_most)
+    }
+
+    /// Says how long the next slice of `task` is, instead of the policy's own ([`Policy::slice`](crate::Policy::slice)). In
+    /// `select_worker` and `enqueue` for the task at hand, beside its insert; in `running` for the task that is about to be
+    /// polled, which is the place for policies that decide when they dispatch. Another task, or another callback, is an error.
+    ///
+    /// It counts once, for the polls that follow from this insert.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use polity_policy::{fake::FakeHost, DsqId, Position, Slice};
+    /// # let fake = FakeHost::new(1);
+    /// # let (host, task) = (fake.host(), fake.task(1).view());
+    /// host.set_slice(task.id(), Slice::new(Duration::from_micros(100)));
+    /// host.insert(task.id(), DsqId::Global, Position::Tail);
+    /// assert_eq!(fake.slice(task.id()), Some(Slice::new(Duration::from_micros(100))));
+    /// ```
+    #[inline]
+    pub fn set_slice(&self, task: TaskId, slice: Slice) {
+        self.api.set_slice(task, slice);
     }
 
     /// Makes `worker` pass through its cycle again, `dispatch` included, before it parks. Kicks merge.

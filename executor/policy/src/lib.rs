@@ -44,6 +44,8 @@
 //!                       stopping           notifier: the poll is over; it may be runnable still
 //! still runnable        select_worker is skipped, enqueue again
 //! waits, or is done     quiescent          notifier: it wants nothing now
+//! changed meanwhile     set_weight         notifier: its handle has changed it
+//!                       set_affinity       the same
 //! is done, or dropped   exit_task          the last call about it; what was kept for it is dropped
 //! ```
 //!

@@ -45,7 +45,8 @@ pub enum Accounting {
     /// simulation's choice): there `ran` stays zero.
     Coarse,
     /// By the clock, read before and after each poll: about 50 ns. It is time by the wall clock, so what the operating
-    /// system takes from a thread in the middle of a poll counts too.
+    /// system takes from a thread in the middle of a poll counts too. Time for which a task has said that it blocks its thread
+    /// (`block_in_place`) does not.
     Exact,
 }
 

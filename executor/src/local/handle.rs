@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 use futures::future::AbortHandle as Aborter;
-use polity_core::{JoinError, JoinHandle};
+use polity_core::{AbortHandle, JoinError, JoinHandle};
 
 /// The right to the output of a future that is bound to a thread: from [`spawn_local`](crate::spawn_local()) and
 /// [`LocalSet::spawn_local`](crate::LocalSet::spawn_local). Dropping it detaches the task.
@@ -68,6 +68,17 @@ impl<T> LocalJoinHandle<T> {
         match &self.waits_for {
             WaitsFor::Task(task, _) => task.abort(),
             WaitsFor::Member(member) => member.aborter.abort(),
+        }
+    }
+
+    /// A handle that can abort the task and change its weight; `None` for a member of a `LocalSet`, which is no task.
+    ///
+    /// Changing the *affinity* of a local task moves the queue in which it waits for its turn, and nothing else: it is polled where it
+    /// was, then as a task whose thread sits somewhere else ([`spawn_local`](crate::spawn_local())).
+    pub fn abort_handle(&self) -> Option<AbortHandle> {
+        match &self.waits_for {
+            WaitsFor::Task(task, _) => Some(task.abort_handle()),
+            WaitsFor::Member(_) => None,
         }
     }
 

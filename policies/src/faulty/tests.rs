@@ -273,3 +273,17 @@ fn the_stall_timeout_is_the_runtimes_unless_one_was_given() {
     let policy = policy.with_stall_timeout(Duration::from_secs(1));
     assert_eq!(policy.stall_timeout(), Some(Duration::from_secs(1)));
 }
+
+#[test]
+fn the_ordered_task_is_refused_and_no_other() {
+    let (fake, policy) = (FakeHost::new(1), Faulty::new(Fault::RefuseTask(2)));
+    let answers = [1, 2, 3].map(|slot| {
+        let task = fake.task(slot).view();
+        policy
+            .init_task(&fake.host(), &task)
+            .map_err(|error| error.to_string())
+    });
+    let refused = "faulty: task 2 refused, as ordered".to_owned();
+    assert_eq!(answers, [Ok(()), Err(refused), Ok(())]);
+    assert!(fake.ended().is_none(), "that is for core to do");
+}

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use polity_policy::fake::FakeHost;
-use polity_policy::{Attributes, DsqError, HostApi, TaskId};
+use polity_policy::{Attributes, DsqError, HostApi, Slice, TaskId};
 
 use super::*;
 
@@ -282,6 +282,9 @@ impl HostApi for Picky {
     }
     fn kick(&self, worker: WorkerId) {
         self.fake.kick(worker);
+    }
+    fn set_slice(&self, task: TaskId, slice: Slice) {
+        self.fake.set_slice(task, slice);
     }
     fn kick_at(&self, worker: WorkerId, at: Duration) {
         self.fake.kick_at(worker, at);

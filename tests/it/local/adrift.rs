@@ -9,11 +9,12 @@ use polity::{
     DsqId, Host, JoinHandle, LocalJoinHandle, Policy, Position, Runtime, TaskView, WorkerId,
     block_in_place, spawn_local,
 };
-use polity_tests::{builder, receive, wait_for, wait_until, within};
+use polity_tests::{builder, in_a_process_of_its_own, receive, wait_for, wait_until, within};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Bounds, on, policies, stand_in_has_left};
 use crate::support::Blocker;
+use crate::watchdog::hogs::Reports;
 
 const W0: WorkerId = WorkerId::new(0);
 
@@ -415,4 +416,54 @@ fn local_tasks_of_a_thread_that_never_comes_back_are_cancelled_at_the_end_and_dr
         drop(grip);
         bounds.wait();
     });
+}
+
+/// As the watchdog it runs nothing that could stop it.
+#[test]
+fn what_is_bound_to_the_watchdogs_thread_is_cancelled_when_that_goes_back_to_its_work() {
+    within(|| {
+        let runtime = builder(1).spares(0).build().unwrap();
+        let bounds = Bounds::default();
+        for _ in 0..2 {
+            let blocker = Blocker::new(&runtime);
+            let local = Echo::new(&runtime, &bounds);
+            assert_ne!(local.thread, blocker.thread);
+            local.ask(1);
+            blocker.end();
+            stand_in_has_left(&runtime);
+            let error = wait_for("a local task", local.task).unwrap_err();
+            assert!(error.is_cancelled());
+            bounds.check();
+        }
+        check_others_run(&runtime);
+    });
+}
+
+#[test]
+fn a_warning_says_how_many_local_tasks_wait_for_a_stuck_thread() {
+    in_a_process_of_its_own(
+        "local::adrift::a_warning_says_how_many_local_tasks_wait_for_a_stuck_thread",
+        || {
+            within(|| {
+                let reports = Reports::subscribe_to("local tasks");
+                let runtime = builder(1).spares(2).build().unwrap();
+                let bounds = Bounds::default();
+                let (policy, grip) = sticky();
+                runtime.load(policy).unwrap();
+                let locals = [(); 3].map(|()| Echo::new(&runtime, &bounds));
+                locals.iter().for_each(|local| local.ask(1));
+                grip.close(&runtime);
+                let report = receive("a report", &reports);
+                assert!(report.starts_with("WARN "), "{report}");
+                assert!(
+                    report.contains("3 local tasks of worker 0 wait"),
+                    "{report}"
+                );
+                drop(grip);
+                assert_eq!(locals.map(Echo::end), [1; 3]);
+                drop(runtime);
+                assert!(reports.try_recv().is_err());
+            });
+        },
+    );
 }

@@ -394,7 +394,11 @@ fn a_local_task_inherits_attributes_and_what_it_spawns_is_not_bound() {
             let own = spawn_local_with(own, ids()).unwrap();
             let (plain, own) = (spawn_local(ids()), own);
             let handle = polity::Handle::current();
-            let pinned = handle.spawn_pinned(WorkerId::new(1), ids).unwrap();
+            let pinned = handle.spawn_pinned(WorkerId::new(1), || {
+                let child = polity::spawn(async { polity::task::id() });
+                async { [polity::task::id(), child.await.unwrap()] }
+            });
+            let pinned = pinned.unwrap();
             (
                 plain.await.unwrap(),
                 own.await.unwrap(),
@@ -407,4 +411,37 @@ fn a_local_task_inherits_attributes_and_what_it_spawns_is_not_bound() {
         bound(pinned, 300);
         assert!(seen(pinned[0]).1.unwrap().contains(WorkerId::new(1)));
     });
+}
+
+/// Only its turns are given elsewhere.
+#[test]
+fn a_local_task_whose_affinity_is_changed_stays_on_its_thread() {
+    for policy in policies() {
+        check_without_spares(2, |runtime| {
+            if let Some(policy) = policy {
+                runtime.load(policy).unwrap();
+            }
+            let bounds = Bounds::default();
+            let inner = bounds.clone();
+            let task = runtime.spawn_pinned(WorkerId::new(0), move || async move {
+                let bound = inner.bind();
+                let local = spawn_local(async move {
+                    for _ in 0..20 {
+                        yield_now().await;
+                        bound.touch();
+                        tokio::time::sleep(Duration::from_micros(50)).await;
+                        bound.touch();
+                    }
+                    bound.touched.get()
+                });
+                let handle = local.abort_handle().expect("it is a task");
+                handle.set_weight(7).unwrap();
+                let other = WorkerMask::from_iter([WorkerId::new(1)]);
+                handle.set_affinity(other).unwrap();
+                local.await.unwrap()
+            });
+            assert_eq!(wait_for("the task", task.unwrap()).unwrap(), 40);
+            bounds.check();
+        });
+    }
 }

@@ -15,14 +15,18 @@ use tracing::field::{Field, Visit};
 use crate::watchdog::MS;
 use crate::workload::lock;
 
-/// A subscriber that passes on what is said of long polls: `message`, then the fields by name.
-struct Reports(Mutex<Sender<String>>);
+/// A subscriber that passes on what contains a text: `message`, then the fields by name.
+pub(crate) struct Reports {
+    text: &'static str,
+    to: Mutex<Sender<String>>,
+}
 
 impl Reports {
     /// Of the whole process, so call this in one of its own.
-    fn subscribe() -> Receiver<String> {
+    pub(crate) fn subscribe_to(text: &'static str) -> Receiver<String> {
         let (reported, reports) = channel();
-        let subscriber = Reports(Mutex::new(reported));
+        let to = Mutex::new(reported);
+        let subscriber = Reports { text, to };
         tracing::subscriber::set_global_default(subscriber).expect("nobody else has");
         reports
     }
@@ -48,8 +52,8 @@ impl tracing::Subscriber for Reports {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
-        if line.0.contains("a poll has not returned") {
-            let _ = lock(&self.0).send(line.0);
+        if line.0.contains(self.text) {
+            let _ = lock(&self.to).send(line.0);
         }
     }
     fn enter(&self, _: &tracing::span::Id) {}
@@ -83,7 +87,7 @@ fn a_long_poll_is_reported_once_with_task_name_spawn_site_and_duration() {
         "watchdog::hogs::a_long_poll_is_reported_once_with_task_name_spawn_site_and_duration",
         || {
             within(|| {
-                let reports = Reports::subscribe();
+                let reports = Reports::subscribe_to("a poll has not returned");
                 for workers in [1, 2] {
                     let threshold = 30 * MS;
                     let runtime = builder(workers).hog_threshold(threshold).build().unwrap();

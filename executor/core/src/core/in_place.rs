@@ -3,7 +3,8 @@
 //! What such a thread holds is within reach of others as it is; but they would find out only after a while. So it puts what lies
 //! in its LIFO slot, which others leave alone at first, into its ingress, and from then on wakes and spawns on it go where
 //! those of foreign threads go: past its own queue, with a look at who is parked. A stand-in is the business of whoever calls
-//! this ([`Watchdog::serves`](crate::Watchdog::serves)).
+//! this ([`Watchdog::serves`](crate::Watchdog::serves)). The time is neither the poll's nor the slice's: its worker was another
+//! thread's meanwhile.
 //!
 //! **No protocol.** The word that says so (`Place::Blocked`) is read by the thread itself, and as a sample by the watchdog, which
 //! may be one tick late: then the poll counts as 5 ms longer than it should, or a stand-in stays for 5 ms more.
@@ -25,6 +26,7 @@ impl<M: Machine> Core<M> {
                 return None;
             }
             local.set_place(Place::Blocked);
+            local.blocks_since.set(self.machine.now());
             // Ordering: Relaxed would do: only this thread fills the slot. Acquire, as wherever it is emptied.
             if let Some(last) = Entry::from_bits(local.seat.lifo.swap(0, Ordering::Acquire)) {
                 local.ingress.push(last);
@@ -42,6 +44,8 @@ impl<M: Machine> Core<M> {
             let local = local.filter(|local| local.core == self.id);
             if let Some(local) = local.filter(|local| local.place() == Place::Blocked) {
                 local.set_place(Place::Poll);
+                let for_ns = self.machine.now().saturating_sub(local.blocks_since.get());
+                local.blocked_ns.set(local.blocked_ns.get() + for_ns);
             }
         });
     }

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use polity_policy::{DequeueReason, DsqId, Position, TaskView, WorkerId};
+use polity_policy::{DequeueReason, DsqId, Position, Slice, TaskView, WorkerId};
 
 use crate::core::Changed;
 use crate::queue::Rank;
@@ -33,6 +33,8 @@ pub(crate) struct Offered {
     /// What `select_worker` chose, or the last worker.
     pub(crate) selected: Cell<WorkerId>,
     pub(crate) verdict: Cell<Option<(DsqId, Rank)>>,
+    /// How long its next slice is, if the policy has said so.
+    pub(crate) slice: Cell<Option<Slice>>,
 }
 
 /// A task that `dispatch` has claimed, and where it goes when the callback has returned.
@@ -72,6 +74,8 @@ pub(crate) struct Notes {
     pub(crate) claimed: RefCell<Vec<Claimed>>,
     /// This round of `dispatch` has inserted something or moved something.
     pub(crate) progress: Cell<bool>,
+    /// What `running` has said of the task that is about to be polled.
+    pub(crate) slice: Cell<Option<Slice>>,
     /// Something was put into the policy's custody during `dispatch`: recheck the epoch afterwards.
     pub(crate) kept: RefCell<Vec<&'static Header>>,
     /// A call was revoked: nothing above is this thread's any more.

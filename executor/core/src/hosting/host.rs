@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_policy::{
-    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Position, TaskId,
-    TaskView, WorkerId,
+    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Position, Slice,
+    TaskId, TaskView, WorkerId,
 };
 
 use crate::callback::Callback;
@@ -430,6 +430,30 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         moved
     }
 
+    fn set_slice(&self, task: TaskId, slice: Slice) {
+        let (at_hand, note) = match self.callback() {
+            Callback::SelectWorker | Callback::Enqueue => {
+                let Some(offered) = self.notes.batch.get(self.notes.at_hand.get()) else {
+                    return;
+                };
+                (Some(offered.view.id()), &offered.slice)
+            }
+            Callback::Running => (self.local.current_task(), &self.notes.slice),
+            _ => {
+                return self.wrong(&format!(
+                    "set_slice of task {task}: not allowed in this callback"
+                ));
+            }
+        };
+        match at_hand {
+            Some(at_hand) if at_hand != task => self.wrong(&format!(
+                "set_slice of task {task}, but the task at hand is {at_hand}"
+            )),
+            // Carried out after the callback, as a verdict is.
+            _ => note.set(Some(slice)),
+        }
+    }
+
     fn kick(&self, worker: WorkerId) {
         if self.check_worker(worker) {
             self.core.kick(worker);
@@ -559,6 +583,10 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
     fn move_to_local(&self, from: DsqId, _at_most: usize) -> usize {
         self.refuse(&format!("move_to_local from DSQ {from}"));
         0
+    }
+
+    fn set_slice(&self, task: TaskId, _slice: Slice) {
+        self.refuse(&format!("set_slice of task {task}"));
     }
 
     fn kick(&self, worker: WorkerId) {

@@ -239,7 +239,7 @@ unsafe fn stage<'a, F: Future>(cell: NonNull<CellHead>) -> &'a mut Stage<F> {
 
 /// Runs foreign code whose panic nobody can be told of. The drop of what it panicked with may panic too, and so on: after
 /// a few such rounds the rest is leaked.
-fn contained(body: impl FnOnce()) {
+pub(super) fn contained(body: impl FnOnce()) {
     let mut result = catch_unwind(AssertUnwindSafe(body));
     for _ in 0..4 {
         let Err(payload) = result else { return };

@@ -23,6 +23,8 @@ pub(crate) struct Cold {
     woken_at: AtomicU64,
     /// For which generation it was recorded.
     recorded_for: AtomicU32,
+    /// How long its next slice is, in nanoseconds. Valid if the header says so.
+    slice: AtomicU64,
 }
 
 /// A wake that is to be recorded.
@@ -49,6 +51,14 @@ impl Cold {
 
     pub(super) fn set_deadline(&self, deadline: u64) {
         self.deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    pub(super) fn slice(&self) -> u64 {
+        self.slice.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_slice(&self, slice: u64) {
+        self.slice.store(slice, Ordering::Relaxed);
     }
 
     pub(super) fn set_wake(&self, wake: Wake) {

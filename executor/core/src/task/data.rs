@@ -22,6 +22,9 @@
 //! and touches no place of it: the convicted thread stays the only one. Nor is the table dropped under it: its `Arc` of the
 //! generation keeps it. Two threads inside the generation at its end have different tokens, as ever.
 //!
+//! (The task that `dispatch` is shown as `prev` has its token in the thread's own seat meanwhile, which nobody else empties but whoever
+//! convicts the thread.)
+//!
 //! No loom model: this protocol has no word of its own. It leans on the token (models in `loom_tests.rs`), on the conviction
 //! (`seat/loom_tests.rs`) and on the reference count of the generation. Under AddressSanitizer and Miri: `data_tests.rs`.
 //!
@@ -32,13 +35,14 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::mem::{MaybeUninit, forget, needs_drop};
+use std::mem::{MaybeUninit, needs_drop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use polity_policy::TaskId;
 
+use super::cell::contained;
 use super::slab::{CHUNK_COUNT, FIRST_CHUNK, handed_out, locate};
 
 /// Whether the policy wants places.
@@ -109,6 +113,12 @@ impl<T: Default + Send + Sync + 'static> TaskData<T> {
         }
     }
 
+    /// Whether there are places; else `put` and `drop_one` have nothing to do.
+    #[inline]
+    pub(crate) fn keeps_values(&self) -> bool {
+        self.shared.is_none()
+    }
+
     #[inline]
     fn place(&self, slot: u32) -> Option<&Place<T>> {
         let (chunk, offset) = locate(slot);
@@ -148,11 +158,13 @@ impl<T: Default + Send + Sync + 'static> TaskData<T> {
     ///
     /// # Panics
     /// If a drop of `T` does; nothing is lost or dropped twice by that.
+    #[inline]
     #[must_use]
     pub(crate) fn put(&self, task: TaskId, value: T) -> bool {
-        if self.shared.is_some() {
-            return true;
-        }
+        !self.keeps_values() || self.put_into_place(task, value)
+    }
+
+    fn put_into_place(&self, task: TaskId, value: T) -> bool {
         let place = self.place(task.slot()).or_else(|| {
             self.grow_for(task.slot());
             self.place(task.slot())
@@ -239,7 +251,7 @@ impl<T> TaskData<T> {
                     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
                         match first {
                             None => first = Some(payload),
-                            Some(_) => forget(payload), // its drop may panic too
+                            Some(_) => contained(|| drop(payload)),
                         }
                     }
                 }
@@ -255,7 +267,8 @@ impl<T> TaskData<T> {
 impl<T> Drop for TaskData<T> {
     fn drop(&mut self) {
         // Usually empty: `Retired::finish` clears it, and reports.
-        forget(self.clear()); // a payload's drop may panic too
+        let payload = self.clear();
+        contained(|| drop(payload));
     }
 }
 

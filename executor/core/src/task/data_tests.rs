@@ -1,6 +1,5 @@
 //! The table of what a policy keeps for tasks. Plain, under Miri, and under AddressSanitizer.
 
-use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -159,7 +158,7 @@ fn what_an_earlier_tenant_has_left_goes_when_the_next_one_comes() {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         table.put(third, counted(&drops, "third"))
     }));
-    forget(panicked.expect_err("the drop of what was left"));
+    drop(panicked.expect_err("the drop of what was left"));
     assert_eq!(table.get(third).unwrap().text, "third");
     assert_eq!(count(&drops), 3);
 }

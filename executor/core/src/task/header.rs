@@ -51,7 +51,7 @@ pub(crate) struct Header {
     slot: AtomicU32,
     last_worker: AtomicU16,
     reason: AtomicU8,
-    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`, `HAS_WAKE`, `AFFINITY_CHANGED`.
+    /// `HAS_DEADLINE`, `COUNTED`, `OWES_DEQUEUE`, `TOLD`, `HAS_WAKE`, `AFFINITY_CHANGED`, `HAS_SLICE`.
     flags: AtomicU8,
 }
 
@@ -69,6 +69,8 @@ const TOLD: u8 = 8;
 const HAS_WAKE: u8 = 16;
 /// With `OWES_DEQUEUE`: not a bypass, but a change of affinity.
 const AFFINITY_CHANGED: u8 = 32;
+/// The cold record has the length of its next slice.
+const HAS_SLICE: u8 = 64;
 
 const _: () = assert!(size_of::<Header>() == 64);
 
@@ -120,6 +122,29 @@ impl Header {
     pub(crate) fn cell(&self) -> CellPtr {
         // Ordering: Acquire pairs with the Release in `prepare`.
         CellPtr::from_raw(self.cell.load(Ordering::Acquire))
+    }
+
+    /// For the token holder: how long its next slice is, in nanoseconds.
+    pub(crate) fn set_slice(&self, nanos: u64) {
+        if let Some(cold) = slab::cold(self.slot()) {
+            cold.set_slice(nanos);
+            self.flags
+                .store(self.flags() | HAS_SLICE, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_slice(&self) -> bool {
+        self.flags() & HAS_SLICE != 0
+    }
+
+    /// For the token holder: the slice that begins now, if somebody has said how long it is.
+    #[inline]
+    pub(crate) fn take_slice(&self) -> Option<u64> {
+        if !self.take_flag(HAS_SLICE) {
+            return None;
+        }
+        slab::cold(self.slot()).map(Cold::slice)
     }
 
     #[inline]
@@ -219,7 +244,7 @@ impl Header {
         let tenant = self.lifecycle.tenant().unwrap_or(0);
         self.cold()
             .and_then(|cold| cold.changed(tenant))
-            .unwrap_or(AttributesId::from_bits(born_with))
+            .unwrap_or_else(|| AttributesId::from_bits(born_with))
     }
 
     /// Replaces the attributes of `tenant` by what `with` makes of them. `false`: the task has ended.
@@ -336,6 +361,8 @@ impl Header {
     pub(crate) fn note_met(&self, generation: u32) {
         self.seen_by.store(generation, Ordering::Relaxed);
         self.note_quiescent();
+        // What an earlier generation said of it.
+        self.take_flag(HAS_SLICE);
     }
 
     /// For the token holder: nobody is told of this task any more.

@@ -32,6 +32,9 @@ pub struct Local {
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
     pub(crate) built_in: Cell<bool>,
     pub(crate) slice: Slice,
+    /// Since when the thread has said that it blocks; and for how long it had, in the present poll, in nanoseconds.
+    pub(crate) blocks_since: Cell<u64>,
+    pub(crate) blocked_ns: Cell<u64>,
     /// Entries on their way from one queue to another; empty between uses.
     pub(crate) scratch: RefCell<Vec<Entry>>,
 }
@@ -55,6 +58,8 @@ impl Local {
             now: Cell::new(now),
             built_in: Cell::new(true),
             slice: Slice::default(),
+            blocks_since: Cell::new(0),
+            blocked_ns: Cell::new(0),
             scratch: RefCell::default(),
         }
     }

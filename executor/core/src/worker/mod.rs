@@ -19,7 +19,7 @@ mod find;
 mod local;
 mod offer;
 mod run;
-mod slice;
+pub(crate) mod slice;
 mod steal;
 mod watch;
 
@@ -74,6 +74,8 @@ pub struct Worker<M: Machine> {
     /// The generation that was current at `epoch`. Holding it keeps the policy from being dropped under a call.
     generation: Option<Arc<Generation>>,
     epoch: u64,
+    /// The number of the newest generation that was followed: those before it have ended.
+    newest: u32,
     /// The generation is told of polls, and gets no tasks.
     bypassed: bool,
     phase: Phase,
@@ -121,6 +123,7 @@ impl<M: Machine> Worker<M> {
             placed: core.placed(seat.home()),
             generation: None,
             epoch: 0,
+            newest: 0,
             bypassed: false,
             phase: Phase::Open,
             notes: Notes::default(),
@@ -233,6 +236,7 @@ impl<M: Machine> Worker<M> {
         self.generation = generation;
         let number = self.generation.as_ref().map(|it| it.number.number());
         self.seat.activity.set_follows(number.unwrap_or(0));
+        self.newest = self.newest.max(number.unwrap_or(0));
         self.bypassed = bypassed;
         self.local
             .built_in

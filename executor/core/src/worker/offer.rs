@@ -14,7 +14,7 @@ use crate::seat::BATCH;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::{Resting, Token, claim};
-use crate::worker::{Phase, Worker};
+use crate::worker::{Phase, Worker, slice};
 
 /// Every so many passes the injector is asked also while the own ingress is not empty.
 const INJECTOR: u64 = 16;
@@ -146,6 +146,7 @@ impl<M: Machine> Worker<M> {
             news,
             selected,
             verdict: None.into(),
+            slice: None.into(),
         });
     }
 
@@ -184,6 +185,9 @@ impl<M: Machine> Worker<M> {
         let mut shared = 0;
         for offered in batch.drain(..) {
             let header = offered.token.header();
+            if let Some(slice) = offered.slice.get() {
+                header.set_slice(slice::nanos(slice));
+            }
             match offered.verdict.get() {
                 None => match offered.token.hold(generation.tag) {
                     Ok(header) => {

@@ -21,7 +21,7 @@ use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
 use crate::task::waker::waker;
-use crate::worker::Worker;
+use crate::worker::{Phase, Worker};
 
 /// What a generation knows of a task that is about to be polled.
 enum Met {
@@ -172,7 +172,26 @@ impl<M: Machine> Worker<M> {
             .as_ref()
             .map_or(0, |generation| generation.number.number());
         if known_to != 0 && known_to != follows {
-            // That the runtime is closing is seen by the next pass.
+            self.follow_up_to(known_to);
+            let follows = self.generation.as_ref();
+            if follows.is_none_or(|it| it.number.number() != known_to) && self.newest >= known_to {
+                // It has ended. Said here, so that the next poll need not find out again.
+                header.note_parted();
+            }
+        }
+    }
+
+    /// Follows the generation with this number, or finds it ended. A publication that is on its way may have to be waited for:
+    /// two stores and a swap, by a thread that runs no policy meanwhile.
+    #[cold]
+    fn follow_up_to(&mut self, number: u32) {
+        // That the runtime is closing is seen by the next pass.
+        let _ = self.refresh();
+        while self.newest < number
+            && self.phase != Phase::Revoked
+            && self.core.published.epoch() != self.epoch
+        {
+            std::thread::yield_now();
             let _ = self.refresh();
         }
     }
@@ -209,11 +228,14 @@ impl<M: Machine> Worker<M> {
         if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
             return self.forfeit();
         }
-        let has_slices = generation.slice != Slice::POLL;
+        let said = self.notes.slice.take();
+        let has_slices =
+            generation.slice != Slice::POLL || said.is_some() || self.goes_on || header.has_slice();
         if has_slices {
-            self.begin_slice(generation.slice);
+            self.begin_slice(generation.slice, said, header);
         }
         let accounting = generation.accounting;
+        self.local.blocked_ns.set(0);
         let began = self.accounts_from(accounting);
         let done = self.poll(&mut token);
         let ran = self.ran(accounting, began);
@@ -270,7 +292,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// How long the poll took that has just ended.
+    /// How long the poll took that has just ended, but for the time in which it had said that it blocks.
     ///
     /// Rejected for `Coarse`: the worker's own clock, which is read every so many polls. Whoever is polled last before a
     /// reading would pay for all; that measures how often a task is polled, not for how long. A tick hits long polls
@@ -288,7 +310,8 @@ impl<M: Machine> Worker<M> {
             Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
             _ => return Duration::ZERO,
         };
-        Duration::from_nanos(ended.saturating_sub(began))
+        let blocked = self.local.blocked_ns.get();
+        Duration::from_nanos(ended.saturating_sub(began).saturating_sub(blocked))
     }
 
     /// To the tail: it had its turn.

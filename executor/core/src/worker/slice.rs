@@ -1,6 +1,6 @@
 //! Slices: how long a task goes on, and how it finds out that its time is up.
 //!
-//! **Between polls** (only for a policy that asks for slices longer than one poll): the clock is read after each poll, and a
+//! **Between polls** (only for a policy that asks for slices longer than one poll, and for a task that was given one): the clock is read after each poll, and a
 //! task that is still runnable, has not yielded and has time left is polled again before the policy is asked. Its stamp is
 //! that of each poll, so what waits behind it on this worker is overtaken by it, as the watchdog sees it.
 //!
@@ -17,6 +17,7 @@ use polity_policy as policy;
 
 use crate::machine::Machine;
 use crate::seat::Seat;
+use crate::task::header::Header;
 use crate::worker::Worker;
 
 /// Where no policy has said how long.
@@ -112,12 +113,23 @@ impl Slice {
 }
 
 impl<M: Machine> Worker<M> {
-    /// A poll begins, under a policy that asks for slices.
-    pub(super) fn begin_slice(&mut self, length: policy::Slice) {
+    /// A poll begins, in a slice whose length `running` has said, or else `enqueue`, or else the policy for all tasks.
+    pub(super) fn begin_slice(
+        &mut self,
+        of_policy: policy::Slice,
+        said: Option<policy::Slice>,
+        header: &Header,
+    ) {
         let slice = &self.local.slice;
         slice.yielded.set(false);
-        if !std::mem::take(&mut self.goes_on) {
-            slice.length.set(nanos(length));
+        // Taken in any case: it counts once.
+        let by_insert = header.take_slice();
+        let of_task = said.map(nanos).or(by_insert);
+        let goes_on = std::mem::take(&mut self.goes_on);
+        if !goes_on || of_task.is_some() {
+            slice
+                .length
+                .set(of_task.unwrap_or_else(|| nanos(of_policy)));
             // Read after the poll before, at most a few tasks ago.
             slice.began.set(self.local.now.get().max(1));
         }
@@ -127,6 +139,9 @@ impl<M: Machine> Worker<M> {
     pub(super) fn end_slice(&mut self) -> bool {
         let now = self.look_at_the_clock();
         let slice = &self.local.slice;
+        // Of each poll of the slice.
+        let blocked = self.local.blocked_ns.get();
+        slice.began.set(slice.began.get() + blocked);
         let (ran, length) = (now.saturating_sub(slice.began.get()), slice.length.get());
         if ran > length {
             self.stats.slice_overruns += 1;
@@ -136,6 +151,6 @@ impl<M: Machine> Worker<M> {
     }
 }
 
-fn nanos(length: policy::Slice) -> u64 {
+pub(crate) fn nanos(length: policy::Slice) -> u64 {
     length.get().map_or(u64::MAX, |it| it.as_nanos() as u64)
 }

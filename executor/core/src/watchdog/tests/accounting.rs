@@ -100,3 +100,24 @@ fn without_accounting_every_poll_took_no_time() {
     let told = ran(Accounting::None, |_| {}, POLLS);
     assert_eq!(told, [0; 4]);
 }
+
+#[test]
+fn time_for_which_a_task_has_said_that_it_blocks_is_not_charged() {
+    let blocks: fn(World) = |world| {
+        for _ in 0..2 {
+            world.advance(7);
+            assert!(world.core.begin_in_place().is_some());
+            world.tick_for(2 * TICK);
+            world.core.end_in_place();
+        }
+    };
+    let spins: fn(World) = |world| drop(world.tick_for(2 * TICK));
+    let told = ran(Accounting::Exact, |_| {}, [blocks, spins, blocks]);
+    assert_eq!(told, [14, 2 * TICK, 14]);
+    let told = ran(
+        Accounting::Coarse,
+        |world| drop(world.tick()),
+        [blocks, spins],
+    );
+    assert_eq!(told, [14, 2 * TICK]);
+}

@@ -1,11 +1,13 @@
 //! A thread that says beforehand that it is going to block.
 
-use polity_policy::{DsqId, Position};
+use std::time::Duration;
+
+use polity_policy::{DsqId, Policy, Position, Slice};
 
 use crate::core::Cause;
 use crate::seat::SeatId;
 use crate::watchdog::Finding;
-use crate::watchdog::tests::world::{HOG_AFTER, Script, TICK, World, only};
+use crate::watchdog::tests::world::{HOG_AFTER, MS, Script, TICK, World, only};
 use crate::worker::Pass;
 
 fn is_hog(finding: &Finding) -> bool {
@@ -121,4 +123,35 @@ fn only_a_thread_in_a_poll_says_that_it_blocks_and_only_once() {
     }));
     drop(world.spawn(0, async {}));
     world.pass(0);
+}
+
+struct OneMillisecond;
+
+impl Policy for OneMillisecond {
+    type Task = ();
+
+    fn name(&self) -> &str {
+        "one_millisecond"
+    }
+
+    fn slice(&self) -> Slice {
+        Slice::new(Duration::from_millis(1))
+    }
+}
+
+#[test]
+fn a_slice_does_not_run_while_its_task_blocks_in_place() {
+    let world = World::new(1);
+    world.load(OneMillisecond);
+    let overruns = || world.core.metrics().slice_overruns;
+    drop(world.spawn(0, async move {
+        assert!(world.core.begin_in_place().is_some());
+        world.tick_for(10 * TICK);
+        world.core.end_in_place();
+    }));
+    world.run(0);
+    assert_eq!(overruns(), 0);
+    drop(world.spawn(0, async move { world.advance(10 * MS) }));
+    world.run(0);
+    assert_eq!(overruns(), 1);
 }

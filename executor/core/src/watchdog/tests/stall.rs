@@ -312,8 +312,7 @@ fn a_task_that_only_a_worker_in_a_long_poll_may_run_is_not_blamed_on_the_policy(
         poll_of(move || {
             world.tick_for(4 * TICK);
             world.run(1);
-            // Not only for worker 0, as its parent.
-            let others = world.spawn_with(attributes(RUN).affinity(only(1)), async {});
+            let others = world.spawn_with(Attributes::detached().tag(RUN), async {});
             world.run(1);
             assert!(others.is_finished());
             world.tick_for(2 * STALL_AFTER);
