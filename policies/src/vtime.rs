@@ -12,8 +12,9 @@
 //!
 //! 1. **Shares.** Tasks that never wait get time in proportion to their weights. On one worker, over any span, the
 //!    vtimes that two of them gain differ by no more than what the longest poll of each costs it. On several it is a
-//!    little more: classes at 8 : 3 : 1 stay within 2 percentage points over 100 ms with polls up to 1 ms. A task never
-//!    has more than one worker, so a weight beyond that is void.
+//!    little more: tasks at 8 : 3 : 1 stay within 2 percentage points over 100 ms with polls up to 1 ms. So do classes of
+//!    a few such tasks, unless those of one class have come to run in step, one after the other. A task never has more
+//!    than one worker, so a weight beyond that is void.
 //! 2. **Sleepers** neither hoard nor pay. A task that wakes keeps its vtime, but is at most the *credit* (1 ms unless
 //!    said otherwise) behind *now*: it comes before those that have had their share, and after a long sleep it may use
 //!    `credit * weight / 100` before it waits in line like the others. What it owes from a long poll it still owes.
@@ -42,7 +43,7 @@
 //! | `stopping` | a division; a few plain stores |
 //!
 //! With [`Vtime::new`] core reads the clock before and after each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] it
-//! does not, and shares hold over seconds. Either way what the operating system takes from a worker in the middle of a poll is
+//! does not, and shares hold roughly, over seconds. Either way what the operating system takes from a worker in the middle of a poll is
 //! charged to that poll. One task is moved at a time: what lies in a local DSQ cannot be overtaken. With many workers and
 //! short polls the one lock is the bottleneck.
 //!
@@ -265,8 +266,12 @@ impl Vtime {
         Vtime::with(Accounting::Exact)
     }
 
-    /// Charged by the runtime's tick ([`Accounting::Coarse`]), which costs a load: for very short polls. Shares hold over seconds, not
-    /// over 100 ms, and a task that never waits goes on for some milliseconds before the next has its turn. Its name is `vtime_coarse`.
+    /// Charged by the runtime's tick ([`Accounting::Coarse`]), which costs a load: for very short polls. Its name is
+    /// `vtime_coarse`.
+    ///
+    /// Shares hold over seconds, not over 100 ms: a task that never waits goes on until a tick hits it, for some
+    /// milliseconds, before the next has its turn. And only roughly: turns begin at ticks, so the rest of the poll that is
+    /// hit is for free. With polls of 2 ms beside polls of 0.1 ms that is 3 percentage points.
     ///
     /// ```
     /// use polity_policy::{Accounting, Policy};

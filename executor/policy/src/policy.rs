@@ -40,8 +40,8 @@ pub enum Accounting {
     #[default]
     None,
     /// By the runtime's tick, for one load per poll: a poll in which the tick moved is charged how far it moved (5 ms on
-    /// most machines), any other nothing. Right on average over hundreds of milliseconds, whatever the length of the polls;
-    /// says nothing about one poll. As the kernel accounts by timer tick. Not for a runtime without a watchdog (a
+    /// most machines), any other nothing. Right on average over hundreds of milliseconds, whatever the length of the polls,
+    /// unless they are in step with the tick; says nothing about one poll. As the kernel accounts by timer tick. Not for a runtime without a watchdog (a
     /// simulation's choice): there `ran` stays zero.
     Coarse,
     /// By the clock, read before and after each poll: about 50 ns. It is time by the wall clock, so what the operating

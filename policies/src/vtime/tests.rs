@@ -10,6 +10,8 @@ use super::*;
 const W0: WorkerId = WorkerId::new(0);
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+/// Of the coarse clock.
+const TICK: u64 = 5 * MS;
 
 /// What a task does: polls of up to `longest`, then goes to sleep for `sleeps`, if that is not zero.
 #[derive(Clone, Copy)]
@@ -144,7 +146,11 @@ impl World {
             _ => Stopped::Waiting,
         };
         let view = self.view(slot, EnqueueReason::Wake);
-        let view = view.with_ran(Duration::from_nanos(ran));
+        let told = match self.policy.accounting() {
+            Accounting::Coarse => time / TICK * TICK - (time - ran) / TICK * TICK,
+            _ => ran,
+        };
+        let view = view.with_ran(Duration::from_nanos(told));
         self.policy.stopping(&self.fake.host(), &view, stopped);
         match stopped {
             Stopped::StillRunnable => return Some(slot),
@@ -423,6 +429,21 @@ fn shares_hold_while_vtime_wraps() {
     let ratio = world.used(heavy) as f64 / world.used(light) as f64;
     assert!((ratio - 3.0).abs() < 0.05, "{ratio}");
     assert_eq!(world.policy.stats().rescues, 0);
+}
+
+#[test]
+fn by_the_coarse_clock_shares_hold_roughly_over_seconds() {
+    let mut world = World::with(Vtime::coarse(), 1);
+    let habit = |class, weight, longest| Habit {
+        shortest: 1,
+        ..busy(class, weight, longest)
+    };
+    let heavy = world.spawn(habit(0, 300, 100 * US));
+    let light = world.spawn(habit(1, 100, 2 * MS));
+    world.run_until(20_000 * MS);
+    let part = world.used(heavy) as f64 / (world.used(heavy) + world.used(light)) as f64;
+    // Less than it should be: see `Vtime::coarse`.
+    assert!((0.70..0.76).contains(&part), "{part}");
 }
 
 #[test]
