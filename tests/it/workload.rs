@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use polity::{
-    Attributes, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, Generation, Handle, Host,
-    HostApi, InitError, JoinHandle, Policy, Position, Runtime, Slice, Stopped, TaskId, TaskView,
-    WorkerId, yield_now,
+    Accounting, Attributes, DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, Generation,
+    Handle, Host, HostApi, InitError, JoinHandle, Policy, Position, Runtime, Slice, Stopped,
+    TaskId, TaskView, Wakes, WorkerId, yield_now,
 };
 use polity_tests::{DEADLINE, receive, wait_for, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -594,6 +594,34 @@ impl<P: Policy> Policy for Recorder<P> {
 
     fn name(&self) -> &str {
         self.inner.name()
+    }
+
+    fn stall_timeout(&self) -> Option<Duration> {
+        self.inner.stall_timeout()
+    }
+
+    fn slice(&self) -> Slice {
+        self.inner.slice()
+    }
+
+    fn accounting(&self) -> Accounting {
+        self.inner.accounting()
+    }
+
+    fn wakes(&self) -> Wakes {
+        self.inner.wakes()
+    }
+
+    fn timer(&self, host: &Host<'_>, worker: WorkerId) {
+        self.inner.timer(host, worker);
+    }
+
+    fn set_weight(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.inner.set_weight(host, task);
+    }
+
+    fn set_affinity(&self, host: &Host<'_>, task: &TaskView<'_>) {
+        self.inner.set_affinity(host, task);
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
