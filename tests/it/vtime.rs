@@ -34,8 +34,10 @@ enum Event {
     Enqueued(u64),
     Begun(u64),
     Charged(u64, Duration),
-    /// The system took the processor away for so long.
+    /// The system took the processor away for so long, between polls.
     Gap(Duration),
+    /// The same in a poll of this task.
+    GapIn(u64, Duration),
 }
 
 type Log = Arc<Mutex<Vec<(Instant, Event)>>>;
@@ -111,7 +113,7 @@ impl Policy for Watched {
         self.note(Event::Charged(task.tag(), ran));
         let beyond = task.ran() - ran;
         if beyond > GAP {
-            self.note(Event::Gap(beyond));
+            self.note(Event::GapIn(task.tag(), beyond));
         }
         self.inner.stopping(host, &task.with_ran(ran), stopped);
     }
@@ -167,7 +169,9 @@ impl Windows {
         let mut from = None;
         for &(at, event) in log {
             match event {
-                Event::Gap(length) if workers > 1 || length > LONG_GAP => {
+                Event::Gap(length) | Event::GapIn(_, length)
+                    if workers > 1 || length > LONG_GAP =>
+                {
                     gaps.push((at - length, at));
                 }
                 Event::Charged(class, ran) => {
@@ -379,8 +383,8 @@ fn a_sleeper_does_not_hoard() {
                         used[usize::from(*tag == SLEEPER)] += *ran;
                         most = most.max(used[1].as_secs_f64() - used[0].as_secs_f64() - gaps);
                     }
-                    // In which the other one could not run.
-                    Event::Gap(length) if enqueued > 1 => gaps += length.as_secs_f64(),
+                    // In which the other one could not run, and another thread of the worker could.
+                    Event::GapIn(0, length) if enqueued > 1 => gaps += length.as_secs_f64(),
                     _ => {}
                 }
             }
