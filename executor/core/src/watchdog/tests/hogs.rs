@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use polity_policy::{Attributes, WorkerId};
 
-use crate::watchdog::tests::world::{HOG_AFTER, MS, TICK, World};
+use crate::watchdog::tests::world::{HOG_AFTER, MS, TICK, Thread, World};
 use crate::watchdog::{Finding, Hog};
 
 fn hogs(findings: Vec<Finding>) -> Vec<Hog> {
@@ -45,6 +45,29 @@ fn a_poll_as_long_as_the_threshold_is_found_once_with_everything_about_its_task(
     world.run(1);
     assert_eq!(found.load(Ordering::Relaxed) as u64, HOG_AFTER);
     assert!(task.is_finished());
+    assert_eq!(world.core.metrics().hogs, 1);
+}
+
+/// A machine with too much to do has no hogs.
+#[test]
+fn a_poll_whose_thread_was_kept_from_running_is_no_hog_until_it_has_run_for_half_the_threshold() {
+    let world = World::new(1);
+    let ran = move |processor_time| {
+        let thread = Thread {
+            processor_time: Some(processor_time),
+            is_blocked: Some(false),
+        };
+        world.set_thread(0, thread);
+    };
+    ran(7 * MS);
+    drop(world.spawn(0, async move {
+        assert!(hogs(world.tick_for(10 * HOG_AFTER)).is_empty());
+        ran(7 * MS + HOG_AFTER / 2 - 1);
+        assert!(hogs(world.tick_for(TICK)).is_empty());
+        ran(7 * MS + HOG_AFTER / 2);
+        assert_eq!(hogs(world.tick_for(TICK)).len(), 1);
+    }));
+    world.run(0);
     assert_eq!(world.core.metrics().hogs, 1);
 }
 
