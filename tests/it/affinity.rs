@@ -11,7 +11,7 @@ use polity::{
     Attributes, BoxPolicy, BuildError, DsqId, Host, JoinHandle, Pin, Policy, Position, Runtime,
     TaskView, WorkerId, WorkerMask,
 };
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{builder, check_without_spares as check, receive, wait_for, wait_until, within};
 
 use crate::support::{Blocker, Threads, noted};
@@ -43,6 +43,7 @@ pub(crate) fn each_policy(check: impl Fn(Option<BoxPolicy>)) {
     check(Some(BoxPolicy::new(Fifo::new())));
     check(Some(BoxPolicy::new(Fifo::per_worker())));
     check(Some(BoxPolicy::new(Priority::new())));
+    check(Some(BoxPolicy::new(Vtime::new())));
 }
 
 pub(crate) fn load(runtime: &Runtime, policy: Option<BoxPolicy>) {

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use polity::{BoxPolicy, Handle, JoinHandle, LoadError, yield_now};
-use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
+use polity_policies::{Callback, Fault, Faulty, Fifo, Priority, Vtime};
 use polity_tests::{builder, now, wait_for, wait_until};
 use tokio::sync::mpsc;
 
@@ -226,7 +226,8 @@ fn any_policy(random: &mut Random) -> BoxPolicy {
     match random.below(8) {
         0 => BoxPolicy::new(Fifo::new()),
         1 => BoxPolicy::new(Fifo::per_worker()),
-        2 | 3 => BoxPolicy::new(Priority::new()),
+        2 => BoxPolicy::new(Priority::new()),
+        3 => BoxPolicy::new(Vtime::new()),
         4 => {
             let how = GiveBack::ALL[random.below(5) as usize];
             BoxPolicy::new(Keeper::new(how))

@@ -6,7 +6,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use polity::{Attributes, BoxPolicy, Handle, Runtime, WorkerId, WorkerMask, block_in_place};
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{builder, check, receive, wait_for, wait_until, within};
 
 use crate::support::{Blocker, Drops, waiting};
@@ -15,12 +15,13 @@ fn on(worker: usize) -> Attributes {
     Attributes::new().affinity(WorkerMask::from_iter([WorkerId::new(worker as u16)]))
 }
 
-fn policies() -> [Option<BoxPolicy>; 4] {
+fn policies() -> [Option<BoxPolicy>; 5] {
     [
         None,
         Some(BoxPolicy::new(Fifo::new())),
         Some(BoxPolicy::new(Fifo::per_worker())),
         Some(BoxPolicy::new(Priority::new())),
+        Some(BoxPolicy::new(Vtime::new())),
     ]
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 
 use polity::{Attributes, BoxPolicy, Runtime, WorkerId, WorkerMask};
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::wait_until;
 
 fn on(worker: usize) -> Attributes {
@@ -20,12 +20,13 @@ fn on(worker: usize) -> Attributes {
 }
 
 /// Nobody, and policies that use the global, the local and custom DSQs.
-fn policies() -> [Option<BoxPolicy>; 4] {
+fn policies() -> [Option<BoxPolicy>; 5] {
     [
         None,
         Some(BoxPolicy::new(Fifo::new())),
         Some(BoxPolicy::new(Fifo::per_worker())),
         Some(BoxPolicy::new(Priority::new())),
+        Some(BoxPolicy::new(Vtime::new())),
     ]
 }
 

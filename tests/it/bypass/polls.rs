@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use polity::{Attributes, BoxPolicy, Policy, Runtime, WorkerId, WorkerMask, yield_now};
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{check, wait_for, wait_until, within};
 
 use super::{Calls, RUNS, holding, load, load_holding, only_on, pass_each_worker};
@@ -100,6 +100,7 @@ fn policies() -> Vec<BoxPolicy> {
         BoxPolicy::new(Fifo::new()),
         BoxPolicy::new(Fifo::per_worker()),
         BoxPolicy::new(Priority::new()),
+        BoxPolicy::new(Vtime::new()),
     ];
     let keepers = GiveBack::ALL.into_iter().map(Keeper::new);
     policies.extend(keepers.map(BoxPolicy::new));

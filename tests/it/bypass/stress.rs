@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use polity::{BoxPolicy, Bypass, Handle, JoinHandle, yield_now};
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{check, wait_for, wait_until};
 
 use crate::workload::{GiveBack, Keeper, Mixed, Random, Recorder, lock, tagged};
@@ -112,11 +112,12 @@ impl Entrant {
 }
 
 fn any_policy(random: &mut Random) -> BoxPolicy {
-    match random.below(8) {
+    match random.below(9) {
         0 => BoxPolicy::new(Fifo::new()),
         1 => BoxPolicy::new(Fifo::per_worker()),
         2 => BoxPolicy::new(Priority::new()),
-        n => BoxPolicy::new(Keeper::new(GiveBack::ALL[n as usize - 3])),
+        3 => BoxPolicy::new(Vtime::new()),
+        n => BoxPolicy::new(Keeper::new(GiveBack::ALL[n as usize - 4])),
     }
 }
 

@@ -9,7 +9,7 @@ use polity::{
     Attributes, BoxPolicy, DsqId, EnqueueReason, ExitKind, Host, Policy, Position, Runtime,
     TaskView, WorkerMask, yield_now,
 };
-use polity_policies::{Fifo, Priority};
+use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{check, now, receive, wait_for, wait_until, within};
 
 use super::{Log, W0, W1};
@@ -49,6 +49,7 @@ fn policies() -> Vec<BoxPolicy> {
         BoxPolicy::new(Fifo::new()),
         BoxPolicy::new(Fifo::per_worker()),
         BoxPolicy::new(Priority::new()),
+        BoxPolicy::new(Vtime::new()),
     ];
     policies.extend(
         GiveBack::ALL
