@@ -55,9 +55,6 @@
 //! which a flood of new tasks, or a weight of 1 beside one of 10,000, ends in a stall. Rejected for 4: a bound on how far
 //! a vtime may run ahead of *now*. Where it would have to lie depends on who comes later.
 
-use std::error::Error;
-use std::fmt;
-use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -65,6 +62,11 @@ use std::time::Duration;
 use polity_policy::{Accounting, DsqId, Host, InitError, Policy, Stopped, TaskView, WorkerId};
 
 use crate::per_worker::PerWorker;
+
+mod error;
+
+pub use error::VtimeError;
+use error::check;
 
 const QUEUE: DsqId = DsqId::Custom(0);
 
@@ -163,53 +165,6 @@ pub struct VtimeStats {
     pub credits_cut: u64,
     /// How often a task had waited for so long that all others were placed behind it.
     pub rescues: u64,
-}
-
-/// A parameter that is out of range.
-///
-/// ```
-/// use std::time::Duration;
-/// let error = polity_policies::Vtime::new().set_credit(Duration::from_secs(2)).unwrap_err();
-/// assert_eq!(error.to_string(), "credit of 2s: must be from 0ns to 1s");
-/// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VtimeError {
-    field: &'static str,
-    value: Duration,
-    range: RangeInclusive<Duration>,
-}
-
-impl fmt::Display for VtimeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let VtimeError {
-            field,
-            value,
-            range,
-        } = self;
-        let (least, most) = (range.start(), range.end());
-        write!(
-            f,
-            "{field} of {value:?}: must be from {least:?} to {most:?}"
-        )
-    }
-}
-
-impl Error for VtimeError {}
-
-fn check(
-    field: &'static str,
-    value: Duration,
-    range: RangeInclusive<Duration>,
-) -> Result<u64, VtimeError> {
-    if range.contains(&value) {
-        Ok(value.as_nanos() as u64)
-    } else {
-        Err(VtimeError {
-            field,
-            value,
-            range,
-        })
-    }
 }
 
 /// What [`Vtime`] keeps for each task: its vtime.
