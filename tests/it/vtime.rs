@@ -263,17 +263,27 @@ fn share(
     receive("what they used", &given)
 }
 
+/// A busy machine may spoil a window again and again; a policy that shares wrongly spoils one each time.
+const ATTEMPTS: usize = 5;
+
 /// Within two points in each quiet window.
 fn check_windows(scene: (usize, usize, Duration)) {
-    let (policy, _) = watched(MS);
-    let windows = share(scene, policy, |windows| {
-        // On a machine that is too busy there are none.
-        windows.quiet.len() >= 10 || windows.whole >= 30
-    });
-    for used in &windows.quiet {
-        let off = points_off(used, WEIGHTS);
-        assert!(off <= 2.0 + 1e-9, "{used:?} are {off:.1} points off");
+    for attempt in 1..=ATTEMPTS {
+        let (policy, _) = watched(MS);
+        let windows = share(scene, policy, |windows| {
+            // On a machine that is too busy there are none.
+            windows.quiet.len() >= 10 || windows.whole >= 30
+        });
+        let off = |used: &[Duration; 3]| points_off(used, WEIGHTS);
+        let Some(used) = windows.quiet.iter().find(|used| off(used) > 2.0 + 1e-9) else {
+            return;
+        };
+        println!(
+            "attempt {attempt} of {ATTEMPTS}: {used:?} are {:.1} points off",
+            off(used)
+        );
     }
+    panic!("{scene:?}: never within two points");
 }
 
 /// Within two points over as many windows as that takes.

@@ -43,6 +43,16 @@ impl AliveClock {
         self.expected = period;
     }
 
+    /// After how many nanoseconds the next tick should come.
+    pub(super) fn expects(&self) -> u64 {
+        self.expected
+    }
+
+    /// The alive time at the last tick.
+    pub(super) fn alive(&self) -> u64 {
+        self.alive
+    }
+
     /// A tick. Returns the alive time.
     pub(super) fn advance(&mut self, wall: u64) -> u64 {
         let elapsed = wall.saturating_sub(self.wall);

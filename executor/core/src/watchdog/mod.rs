@@ -111,6 +111,8 @@ pub struct Watchdog<M: Machine> {
     stand_ins: StandIns,
     idle_ticks: u32,
     recollection: Option<Recollection>,
+    /// In alive time.
+    late_tick_at: Option<u64>,
     /// Time that was lost up to the last look at all tasks.
     lost_ns: u64,
     counts: Metrics,
@@ -128,6 +130,7 @@ impl<M: Machine> Watchdog<M> {
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
             recollection: None,
+            late_tick_at: None,
             lost_ns: 0,
             counts: Metrics::default(),
             exhausted: false,
@@ -139,7 +142,10 @@ impl<M: Machine> Watchdog<M> {
     /// Complexity: some words for each seat; one look at each slot of the process if a task seems to be late.
     pub fn tick(&mut self) -> (Vec<Finding>, Next) {
         let core = self.core;
+        let was_busy = self.clock.expects() == PERIOD_NS;
+        let before = self.clock.alive();
         let now = self.clock.advance(core.machine.now());
+        self.note_tick(now, now - before, was_busy);
         // Ordering: Relaxed; a coarse stamp.
         core.tick.store(self.clock.wall(), Ordering::Relaxed);
         core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);

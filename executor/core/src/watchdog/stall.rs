@@ -32,9 +32,12 @@ use crate::task::header::Header;
 use crate::task::slab;
 use crate::watchdog::{PERIOD_NS, Watchdog};
 
-/// A task is given the time of the last tick as its stamp, which may be that old: ticks that come twice as late as they should
-/// count in full.
-const STAMP_SLACK_NS: u64 = 2 * PERIOD_NS;
+/// A task may be given the time of the last tick as its stamp, and so be a period younger than it seems.
+const STAMP_SLACK_NS: u64 = PERIOD_NS + LATE_TICK_NS;
+/// A tick that comes later than this is late. It counts in full if it comes twice as late as it should.
+const LATE_TICK_NS: u64 = 1_000_000;
+/// Where a tick was late, and a task may have been given the time of the one before.
+const STAMP_SLACK_AFTER_LATE_TICKS_NS: u64 = 2 * PERIOD_NS;
 
 /// Why the policy is to blame.
 enum Proof {
@@ -69,7 +72,8 @@ impl<M: Machine> Watchdog<M> {
         }
         let number = generation.number.number();
         let wall = self.clock.wall();
-        let timeout = generation.stall_after_ns + STAMP_SLACK_NS;
+        let slack = self.stamp_slack(now, generation.stall_after_ns);
+        let timeout = generation.stall_after_ns + slack;
         let Some(late_since) = wall.checked_sub(timeout) else {
             return;
         };
@@ -90,7 +94,7 @@ impl<M: Machine> Watchdog<M> {
         }
         let tasks = self.oldest_first(core, number);
         let patience = if self.somebody_lingers() {
-            2 * generation.stall_after_ns + STAMP_SLACK_NS
+            2 * generation.stall_after_ns + slack
         } else {
             timeout
         };
@@ -105,6 +109,22 @@ impl<M: Machine> Watchdog<M> {
                 generation: number,
                 look_at,
             });
+        }
+    }
+
+    /// To be told of each tick: how long after the one before it came, and whether it was expected after a period.
+    pub(super) fn note_tick(&mut self, now: u64, passed: u64, was_busy: bool) {
+        // Who comes out of a park reads the clock, so that ticks of an idle time do not matter.
+        if was_busy && passed > PERIOD_NS + LATE_TICK_NS {
+            self.late_tick_at = Some(now);
+        }
+    }
+
+    /// By how much a stamp may be too old, of a task that has waited for the timeout.
+    fn stamp_slack(&self, now: u64, timeout: u64) -> u64 {
+        match self.late_tick_at {
+            Some(late) if now - late <= timeout + 4 * PERIOD_NS => STAMP_SLACK_AFTER_LATE_TICKS_NS,
+            _ => STAMP_SLACK_NS,
         }
     }
 

@@ -63,7 +63,7 @@ fn run_what_was_held(world: World) {
 }
 
 #[test]
-fn a_task_is_late_two_periods_after_the_timeout_and_not_a_nanosecond_earlier() {
+fn a_task_is_late_a_period_and_a_bit_after_the_timeout_and_not_a_nanosecond_earlier() {
     let world = World::new(1);
     let policy = world.load(obedient());
     let site = Location::caller().file();
@@ -71,7 +71,7 @@ fn a_task_is_late_two_periods_after_the_timeout_and_not_a_nanosecond_earlier() {
     let line = line!() - 1;
     world.run(0);
     world.tick_for(LATE_AFTER - TICK);
-    world.advance(TICK - 1);
+    world.advance(MS - 1);
     world.tick();
     assert!(policy.exit_info().is_none());
     world.advance(1);
@@ -79,10 +79,29 @@ fn a_task_is_late_two_periods_after_the_timeout_and_not_a_nanosecond_earlier() {
     let message = stall_of(&policy, held.id());
     let expected = format!("task {} \"ledger\" (spawned at {site}:{line}:", held.id());
     assert!(message.starts_with(&expected), "{message}");
-    let expected = ") has waited for 110 ms in its custody; worker 0 sat idle";
+    let expected = ") has waited for 106 ms in its custody; worker 0 sat idle";
     assert!(message.ends_with(expected), "{message}");
     run_what_was_held(world);
     assert!(held.is_finished());
+}
+
+/// It may have been given the time of the tick before as its stamp.
+#[test]
+fn after_a_late_tick_a_task_is_late_two_periods_after_the_timeout() {
+    let world = World::new(1);
+    let policy = world.load(obedient());
+    let held = world.spawn(FORGET, async {});
+    world.run(0);
+    world.advance(2 * TICK);
+    world.tick();
+    world.tick_for(STALL_AFTER - TICK);
+    assert!(policy.exit_info().is_none());
+    world.advance(TICK - 1);
+    world.tick();
+    assert!(policy.exit_info().is_none());
+    world.advance(1);
+    world.tick();
+    stall_of(&policy, held.id());
 }
 
 #[test]
@@ -125,7 +144,7 @@ fn the_oldest_of_the_late_tasks_is_named() {
     }
     world.advance(MS);
     world.tick();
-    world.tick_for(LATE_AFTER - TICK);
+    world.tick_for(STALL_AFTER);
     assert!(policy.exit_info().is_none());
     world.tick_for(TICK);
     stall_of(&policy, tasks[0].id());

@@ -27,7 +27,7 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const TICK: u64 = PERIOD_NS;
 /// Of every world whose test does not say otherwise.
 pub(super) const STALL_AFTER: u64 = 100 * MS;
-/// When a task is late by then.
+/// The first tick at which such a task is late.
 pub(super) const LATE_AFTER: u64 = STALL_AFTER + 2 * TICK;
 pub(super) const HOG_AFTER: u64 = 50 * MS;
 
