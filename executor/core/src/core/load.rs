@@ -20,7 +20,7 @@ use crate::callback::Callback;
 use crate::core::Core;
 use crate::dump;
 use crate::hosting::adapter::Adapter;
-use crate::hosting::host::InitHost;
+use crate::hosting::init_host::InitHost;
 use crate::hosting::{Generation, LoadedPolicy, SHOWN, Terms, panic_text};
 use crate::machine::Machine;
 use crate::task::slab;

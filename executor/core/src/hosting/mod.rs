@@ -13,6 +13,7 @@
 //! | `call.rs` | the only door to a policy |
 //! | `adapter.rs` | a policy whose type is forgotten, with what it keeps for each task |
 //! | `host.rs` | what a policy may say, each value checked |
+//! | `init_host.rs` | what it may say in `init` |
 
 pub(crate) mod adapter;
 pub(crate) mod batch;
@@ -21,6 +22,7 @@ pub(crate) mod census;
 pub(crate) mod early;
 pub(crate) mod generation;
 pub(crate) mod host;
+pub(crate) mod init_host;
 pub(crate) mod published;
 pub(crate) mod timers;
 
