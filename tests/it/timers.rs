@@ -8,7 +8,7 @@ use std::time::Duration;
 use polity::{
     DsqId, ExitKind, Host, InitError, Policy, Position, Runtime, TaskId, TaskView, WorkerId,
 };
-use polity_tests::{check, receive, wait_for, wait_until};
+use polity_tests::{builder, check, receive, wait_for, wait_until, within};
 
 use crate::workload::exit_of;
 
@@ -299,5 +299,25 @@ fn a_panic_in_it_ejects_the_policy_and_costs_no_task() {
         assert!(info.message.starts_with("timer: no time"), "{info}");
         wait_for("a task", runtime.spawn(async {})).unwrap();
         wait_until("it has gone", || runtime.policy_status().is_none());
+    });
+}
+
+#[test]
+fn a_timer_that_does_not_return_costs_no_task() {
+    within(|| {
+        let runtime = builder(1).build().unwrap();
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let first = |host: &Host<'_>| host.kick_at(worker(0), host.now() + SOON);
+        let stuck = move |_: &Host<'_>, _: WorkerId| drop(released.lock().unwrap().recv());
+        let generation = runtime.load(Clock::new(first, stuck)).unwrap();
+        let info = exit_of(&runtime, generation);
+        assert_eq!(info.kind, ExitKind::StuckCallback);
+        let start = "timer on worker 0 has not returned for ";
+        assert!(info.message.starts_with(start), "{info}");
+        wait_for("a task", runtime.spawn(async {})).unwrap();
+        drop(release);
+        wait_until("the thread is back", || runtime.abandoned_threads() == 0);
+        wait_for("a task", runtime.spawn(async {})).unwrap();
     });
 }
