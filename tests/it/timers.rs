@@ -309,7 +309,9 @@ fn a_timer_that_does_not_return_costs_no_task() {
         let (release, released) = channel::<()>();
         let released = Mutex::new(released);
         let first = |host: &Host<'_>| host.kick_at(worker(0), host.now() + SOON);
-        let stuck = move |_: &Host<'_>, _: WorkerId| drop(released.lock().unwrap().recv());
+        let stuck = move |_: &Host<'_>, _: WorkerId| {
+            let _ = released.lock().unwrap().recv();
+        };
         let generation = runtime.load(Clock::new(first, stuck)).unwrap();
         let info = exit_of(&runtime, generation);
         assert_eq!(info.kind, ExitKind::StuckCallback);
