@@ -281,6 +281,10 @@ impl Machine for RealMachine {
         sys_thread::processor_time(self.thread_in(seat)?)
     }
 
+    fn stolen_time(&self) -> u64 {
+        sys_thread::stolen_time().unwrap_or(0)
+    }
+
     fn is_blocked(&self, seat: SeatId) -> Option<bool> {
         sys_thread::is_blocked(self.thread_in(seat)?)
     }

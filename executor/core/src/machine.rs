@@ -51,6 +51,13 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// the watchdog, for threads that seem stuck.
     fn processor_time(&self, seat: SeatId) -> Option<u64>;
 
+    /// How much time a hypervisor has taken from the processors so far, all together, in nanoseconds: threads' processor clocks
+    /// go on meanwhile. 0 if there is none, or the machine cannot tell. Called by the watchdog ten times a second while
+    /// something runs, and for threads that seem stuck.
+    fn stolen_time(&self) -> u64 {
+        0
+    }
+
     /// Whether the thread in `seat` is blocked in a system call, as opposed to running or waiting for a processor; `None` if
     /// the machine cannot tell. Called as `processor_time` is.
     fn is_blocked(&self, seat: SeatId) -> Option<bool>;

@@ -7,7 +7,7 @@
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
 //! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and it
 //! cannot be waiting for another thread: one that is inside the same policy and not blocked, or one that has wanted a processor
-//! all the while and got none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
+//! all the while and got none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for nobody. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
 //! thread ran all the while.
 
 use std::sync::Arc;
@@ -24,6 +24,8 @@ use crate::watchdog::{Finding, Hog, PERIOD_NS};
 
 /// Processor time in one callback after which it is stuck: what two ticks see of one that spins.
 const RAN_NS: u64 = 9_000_000;
+/// How often the time is noted that a hypervisor has taken.
+const STOLEN_EVERY_NS: u64 = 100_000_000;
 /// Time blocked in one call after which it is stuck.
 const BLOCKED_NS: u64 = 20_000_000;
 /// A call that was seen at the tick before is looked at more closely after this.
@@ -70,6 +72,14 @@ struct Blocked {
 pub(super) struct Threads {
     now: u64,
     seen: Vec<Seen>,
+    /// Time that a hypervisor had taken by two moments, the later one first.
+    stolen: [Stolen; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Stolen {
+    at: u64,
+    ns: u64,
 }
 
 impl Threads {
@@ -77,6 +87,7 @@ impl Threads {
         Threads {
             now: 0,
             seen: vec![Seen::default(); seats],
+            stolen: [Stolen::default(); 2],
         }
     }
 
@@ -91,6 +102,10 @@ impl Threads {
     /// Notes what every thread is in at this tick.
     pub(super) fn look<M: Machine>(&mut self, core: &Core<M>, now: u64) {
         self.now = now;
+        if now - self.stolen[0].at >= STOLEN_EVERY_NS {
+            let ns = core.machine.stolen_time();
+            self.stolen = [Stolen { at: now, ns }, self.stolen[0]];
+        }
         for index in 0..core.seats_in_use() {
             let activity = &core.seats[index].activity;
             let seen = &mut self.seen[index];
@@ -264,8 +279,12 @@ impl Threads {
     }
 
     fn is_stuck<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
-        if self.seen[seat.index()].ran >= RAN_NS {
-            return true;
+        let seen = &self.seen[seat.index()];
+        if seen.ran >= RAN_NS {
+            return seen
+                .ran
+                .saturating_sub(self.stolen_since(core, seen.call_since))
+                >= RAN_NS;
         }
         if core.machine.is_blocked(seat) != Some(true) || self.somebody_is_inside(core, seat) {
             self.seen[seat.index()].blocked = None;
@@ -280,6 +299,13 @@ impl Threads {
             return false;
         };
         self.now - blocked.since >= BLOCKED_NS && !self.somebody_has_not_run(core, seat, blocked)
+    }
+
+    /// How much a hypervisor has taken since then, at most.
+    fn stolen_since<M: Machine>(&self, core: &Core<M>, since: u64) -> u64 {
+        let before = self.stolen.iter().find(|stolen| stolen.at <= since);
+        let before = before.unwrap_or(&self.stolen[1]).ns;
+        core.machine.stolen_time().saturating_sub(before)
     }
 
     /// Whether another thread that is not blocked is inside the same policy: its lock may be what this one waits for.

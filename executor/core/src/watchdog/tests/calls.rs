@@ -162,6 +162,27 @@ fn processor_time_from_a_gap_convicts_nobody() {
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
 
+/// A thread's processor clock goes on while a hypervisor has its processor.
+#[test]
+fn what_a_hypervisor_takes_convicts_nobody() {
+    let world = World::new(1);
+    world.tick_for(40 * TICK);
+    world.set_thread(0, on_a_processor(0));
+    let (policy, _) = in_enqueue(world, move || {
+        world.tick_for(TICK);
+        world.core.machine.stolen.store(10 * MS, Ordering::Relaxed);
+        world.set_thread(0, on_a_processor(5 * MS));
+        world.tick_for(TICK);
+        world.set_thread(0, on_a_processor(10 * MS));
+        assert_eq!(stuck(&world.tick_for(30 * TICK)), []);
+        world.set_thread(0, on_a_processor(15 * MS));
+        assert_eq!(stuck(&world.tick_for(TICK)), []);
+        world.set_thread(0, on_a_processor(20 * MS));
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
+    });
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
 /// They are offered in one call.
 #[test]
 fn many_slow_callbacks_are_not_one_that_is_stuck() {

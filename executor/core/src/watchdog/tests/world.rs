@@ -50,6 +50,7 @@ pub(super) struct Scripted {
     now: AtomicU64,
     threads: Mutex<HashMap<usize, Thread>>,
     work_began: AtomicUsize,
+    pub(super) stolen: AtomicU64,
     /// Seats that were unparked since they parked.
     unparked: Mutex<HashSet<usize>>,
     on_unpark: Mutex<Option<Arc<OnUnpark>>>,
@@ -90,6 +91,10 @@ impl Machine for Scripted {
 
     fn processor_time(&self, seat: SeatId) -> Option<u64> {
         self.thread(seat).processor_time
+    }
+
+    fn stolen_time(&self) -> u64 {
+        self.stolen.load(Ordering::Relaxed)
     }
 
     fn is_blocked(&self, seat: SeatId) -> Option<bool> {
