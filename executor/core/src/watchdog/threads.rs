@@ -24,8 +24,6 @@ use crate::watchdog::{Finding, Hog, PERIOD_NS};
 
 /// Processor time in one callback after which it is stuck: what two ticks see of one that spins.
 const RAN_NS: u64 = 9_000_000;
-/// Who has run for so long has let go of every lock of core's that it had at first: those are held for less than a microsecond.
-const LONGEST_LOCK_NS: u64 = 1_000_000;
 /// How often the time is noted that a hypervisor has taken.
 const STOLEN_EVERY_NS: u64 = 100_000_000;
 /// Time blocked in one call after which it is stuck.
@@ -153,10 +151,6 @@ impl Threads {
                     (Some(before), Some(after)) => after.saturating_sub(before),
                     _ => PERIOD_NS,
                 };
-                if clock.is_some() && clock != seen.processor {
-                    // It has been woken, and waits for something else now: for a lock that somebody else was faster to take.
-                    seen.blocked = None;
-                }
                 seen.processor = clock;
                 seen.ran += ran.min(PERIOD_NS);
             }
@@ -324,8 +318,8 @@ impl Threads {
         })
     }
 
-    /// Whether another thread has wanted a processor ever since this one is blocked, and has hardly had one: it may hold the lock
-    /// of a queue.
+    /// Whether another thread has wanted a processor ever since this one is blocked, and has not had one: it may hold the lock
+    /// of a queue. Core holds those for less than a microsecond, so whoever has run since has let go of what it held then.
     fn somebody_has_not_run<M: Machine>(
         &self,
         core: &Core<M>,
@@ -336,7 +330,7 @@ impl Threads {
             let then = blocked.clocks.get(other.index()).copied().flatten();
             // Who sat down since cannot be whom it waits for.
             then.is_some()
-                && core.machine.processor_time(other) < then.map(|then| then + LONGEST_LOCK_NS)
+                && core.machine.processor_time(other) == then
                 && core.machine.is_blocked(other) == Some(false)
         })
     }
