@@ -8,7 +8,7 @@ use std::panic::{Location, resume_unwind};
 use std::pin::pin;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -41,6 +41,15 @@ pub fn runtime(workers: usize) -> Runtime {
 /// Runs `body` on a thread of its own, and panics if it takes longer than [`DEADLINE`].
 #[track_caller]
 pub fn within<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    ends_or(body, String::new)
+}
+
+/// [`within`]; `post_mortem` is said of a body that hangs.
+#[track_caller]
+fn ends_or<R: Send + 'static>(
+    body: impl FnOnce() -> R + Send + 'static,
+    post_mortem: impl FnOnce() -> String,
+) -> R {
     let caller = Location::caller();
     let (done, ended) = channel::<()>();
     let thread = thread::Builder::new()
@@ -51,33 +60,31 @@ pub fn within<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R
             body()
         })
         .expect("a thread for the body of the test");
-    let ended = ended.recv_timeout(DEADLINE);
-    assert_ne!(
-        ended,
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout),
-        "the body at {caller} hangs"
-    );
+    if ended.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+        panic!("the body at {caller} hangs\n{}", post_mortem());
+    }
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs `body` with a runtime of so many workers, which it may drop; [`within`] the deadline.
 #[track_caller]
 pub fn check(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
-    within(move || body(runtime(workers)));
+    check_with(builder(workers), body);
 }
 
 /// The same without spares: each worker is one thread, also on a machine that keeps threads waiting for so long that they
 /// seem stuck.
 #[track_caller]
 pub fn check_without_spares(workers: usize, body: impl FnOnce(Runtime) + Send + 'static) {
-    within(move || {
-        body(
-            builder(workers)
-                .spares(0)
-                .build()
-                .expect("the runtime starts"),
-        )
-    });
+    check_with(builder(workers).spares(0), body);
+}
+
+/// Who hangs is shown with the state of its runtime.
+#[track_caller]
+fn check_with(builder: Builder, body: impl FnOnce(Runtime) + Send + 'static) {
+    let runtime = builder.build().expect("the runtime starts");
+    let handle = runtime.handle().clone();
+    ends_or(move || body(runtime), move || handle.dump().to_string());
 }
 
 struct Unpark(Thread);
