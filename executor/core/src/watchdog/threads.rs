@@ -1,14 +1,16 @@
 //! What each thread is in, and since when.
 //!
 //! **Hogs.** A poll that goes on for longer than the threshold, and has run for half of that or is blocked, is named, once. It
-//! is nobody's fault but the task's. Time in which the thread had said that it blocks does not count. One that was kept from running is not: a machine with too much to do has no hogs.
+//! is nobody's fault but the task's. Time in which the thread had said that it blocks does not count. A poll whose thread was
+//! kept from running is no hog: a machine with too much to do has none.
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
-//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`] and it
-//! cannot be waiting for another thread: one that is inside the same policy and not blocked, or one that has wanted a processor
-//! all the while and got none, which may hold a lock of core's queues. A machine that cannot tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for nobody. One tick adds 5 ms at most: the clock of a virtual machine that was paused may say that the
-//! thread ran all the while.
+//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`],
+//! without having run in between, and cannot be waiting for another thread: one that is inside the same policy and not blocked,
+//! or one that has wanted a processor all the while and got none, which may hold a lock of core's queues. A machine that cannot
+//! tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for nobody. One tick
+//! adds 5 ms at most: the clock of a virtual machine that was paused may say that the thread ran all the while.
 
 use std::sync::Arc;
 
@@ -151,6 +153,10 @@ impl Threads {
                     (Some(before), Some(after)) => after.saturating_sub(before),
                     _ => PERIOD_NS,
                 };
+                if clock.is_some() && clock != seen.processor {
+                    // It has run, so this is another wait: perhaps for the same lock, which somebody else was faster to take.
+                    seen.blocked = None;
+                }
                 seen.processor = clock;
                 seen.ran += ran.min(PERIOD_NS);
             }

@@ -183,6 +183,23 @@ fn what_a_hypervisor_takes_convicts_nobody() {
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
 
+/// Somebody else was faster to take the lock.
+#[test]
+fn a_thread_that_was_woken_and_is_blocked_again_has_not_been_blocked_all_the_time() {
+    let world = World::new(1);
+    let (policy, _) = in_enqueue(world, move || {
+        for ran_ns in 0..20 {
+            let woken = Thread {
+                processor_time: Some(ran_ns),
+                is_blocked: Some(true),
+            };
+            world.set_thread(0, woken);
+            assert_eq!(stuck(&world.tick_for(15 * MS)), []);
+        }
+    });
+    assert!(policy.exit_info().is_none());
+}
+
 /// They are offered in one call.
 #[test]
 fn many_slow_callbacks_are_not_one_that_is_stuck() {
