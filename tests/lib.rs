@@ -2,6 +2,8 @@
 //!
 //! Nothing here waits for luck: each wait has an event, and a deadline so generous that only a hang misses it.
 
+mod stage;
+
 use std::env;
 use std::future::Future;
 use std::panic::{Location, resume_unwind};
@@ -14,6 +16,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use polity::{Builder, Pin, Runtime, Signals};
+
+pub use stage::alone;
 
 /// Nothing that works takes this long, on whatever machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -51,10 +55,12 @@ fn ends_or<R: Send + 'static>(
     post_mortem: impl FnOnce() -> String,
 ) -> R {
     let caller = Location::caller();
+    let _place = stage::enter();
     let (done, ended) = channel::<()>();
     let thread = thread::Builder::new()
         .name("test-body".to_owned())
         .spawn(move || {
+            stage::join();
             // Dropped when `body` has ended, in whichever way.
             let _done = done;
             body()
@@ -138,6 +144,7 @@ pub fn in_a_process_of_its_own(test: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         return body();
     }
+    let _place = stage::enter();
     let program = env::current_exe().expect("a test has a program");
     let output = Command::new(program)
         .args(["--exact", test, "--test-threads=1", "--nocapture"])

@@ -8,7 +8,7 @@ use std::time::Duration;
 use polity::{
     DsqId, ExitKind, Host, InitError, Policy, Position, Runtime, TaskId, TaskView, WorkerId,
 };
-use polity_tests::{builder, check, receive, wait_for, wait_until, within};
+use polity_tests::{alone, builder, check, receive, wait_for, wait_until, within};
 
 use crate::workload::exit_of;
 
@@ -79,41 +79,43 @@ fn rings(
 
 #[test]
 fn it_comes_in_time_while_every_worker_is_parked() {
-    check(2, |runtime| {
-        const TIMES: usize = 40;
-        let at = Arc::new(Mutex::new([Duration::ZERO; 2]));
-        let (late, lates) = channel();
-        let late: Mutex<Sender<Duration>> = Mutex::new(late);
-        let again = {
-            let at = Arc::clone(&at);
-            move |host: &Host<'_>, worker: WorkerId| {
-                let next = host.now() + SOON;
-                at.lock().unwrap()[worker.index()] = next;
-                host.kick_at(worker, next);
-            }
-        };
-        let again = Arc::new(again);
-        let first = Arc::clone(&again);
-        let init = move |host: &Host<'_>| all(host).for_each(|worker| first(host, worker));
-        let timer = move |host: &Host<'_>, worker: WorkerId| {
-            let expected = at.lock().unwrap()[worker.index()];
-            // Early is an overflow, and fails below.
-            let _ = late
-                .lock()
-                .unwrap()
-                .send(host.now().saturating_sub(expected));
-            assert!(host.now() >= expected, "{:?} < {expected:?}", host.now());
-            again(host, worker);
-        };
-        let generation = runtime.load(Clock::new(init, timer)).unwrap();
-        let mut lates: Vec<Duration> = (0..TIMES).map(|_| receive("a ring", &lates)).collect();
-        lates.sort();
-        println!("late by {:?}, {:?}", lates[0], lates[TIMES / 2]);
-        // Others may be using the machine; the quickest are not held up by that.
-        assert!(lates[TIMES / 10] <= Duration::from_millis(1), "{lates:?}");
-        assert!(runtime.exit_info(generation).is_none());
-        wait_until("they are counted", || {
-            runtime.metrics().timers >= TIMES as u64
+    alone(|| {
+        check(2, |runtime| {
+            const TIMES: usize = 40;
+            let at = Arc::new(Mutex::new([Duration::ZERO; 2]));
+            let (late, lates) = channel();
+            let late: Mutex<Sender<Duration>> = Mutex::new(late);
+            let again = {
+                let at = Arc::clone(&at);
+                move |host: &Host<'_>, worker: WorkerId| {
+                    let next = host.now() + SOON;
+                    at.lock().unwrap()[worker.index()] = next;
+                    host.kick_at(worker, next);
+                }
+            };
+            let again = Arc::new(again);
+            let first = Arc::clone(&again);
+            let init = move |host: &Host<'_>| all(host).for_each(|worker| first(host, worker));
+            let timer = move |host: &Host<'_>, worker: WorkerId| {
+                let expected = at.lock().unwrap()[worker.index()];
+                // Early is an overflow, and fails below.
+                let _ = late
+                    .lock()
+                    .unwrap()
+                    .send(host.now().saturating_sub(expected));
+                assert!(host.now() >= expected, "{:?} < {expected:?}", host.now());
+                again(host, worker);
+            };
+            let generation = runtime.load(Clock::new(init, timer)).unwrap();
+            let mut lates: Vec<Duration> = (0..TIMES).map(|_| receive("a ring", &lates)).collect();
+            lates.sort();
+            println!("late by {:?}, {:?}", lates[0], lates[TIMES / 2]);
+            // Others may be using the machine; the quickest are not held up by that.
+            assert!(lates[TIMES / 10] <= Duration::from_millis(1), "{lates:?}");
+            assert!(runtime.exit_info(generation).is_none());
+            wait_until("they are counted", || {
+                runtime.metrics().timers >= TIMES as u64
+            });
         });
     });
 }

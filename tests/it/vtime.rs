@@ -17,7 +17,9 @@ use polity::{
     WorkerId, yield_now,
 };
 use polity_policies::{Vtime, VtimeTask};
-use polity_tests::{builder, check_without_spares, now, receive, wait_for, wait_until, within};
+use polity_tests::{
+    alone, builder, check_without_spares, now, receive, wait_for, wait_until, within,
+};
 
 use crate::workload::{Random, lock};
 
@@ -299,16 +301,20 @@ fn check_sum(scene: (usize, usize, Duration)) {
 
 #[test]
 fn three_classes_share_one_worker_by_weight_within_two_points_in_every_100_ms() {
-    for scene in [(1, 1, 10 * US), (1, 1, MS), (1, 2, 500 * US)] {
-        check_windows(scene);
-    }
+    alone(|| {
+        for scene in [(1, 1, 10 * US), (1, 1, MS), (1, 2, 500 * US)] {
+            check_windows(scene);
+        }
+    });
 }
 
 #[test]
 fn three_classes_share_two_workers_by_weight_within_two_points_in_every_100_ms() {
-    for scene in [(2, 2, 10 * US), (2, 2, 500 * US)] {
-        check_windows(scene);
-    }
+    alone(|| {
+        for scene in [(2, 2, 10 * US), (2, 2, 500 * US)] {
+            check_windows(scene);
+        }
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use polity::{ExitKind, Runtime, yield_now};
 use polity_policies::Fifo;
-use polity_tests::{builder, in_a_process_of_its_own, now, wait_for, wait_until, within};
+use polity_tests::{alone, builder, in_a_process_of_its_own, now, wait_for, wait_until, within};
 
 use crate::support::Blocker;
 use crate::watchdog::{FORGET, MS, forgetful, threads};
@@ -79,29 +79,31 @@ fn check_that_it_wakes_up(runtime: &Runtime) {
 
 #[test]
 fn an_idle_runtime_wakes_up_at_most_once_a_second_and_the_watchdog_is_there_when_work_begins() {
-    in_a_process_of_its_own(
-        "watchdog::idle::an_idle_runtime_wakes_up_at_most_once_a_second_and_the_watchdog_is_there_when_work_begins",
-        || {
-            within(|| {
-                let builder = builder(2).hog_threshold(30 * MS).watchdog(50 * MS);
-                let runtime = builder.build().unwrap();
-                Mixed::start(&runtime, 5).finish();
-                wait_for_quiet();
-                idle_for_three_seconds();
-                check_that_it_wakes_up(&runtime);
+    alone(|| {
+        in_a_process_of_its_own(
+            "watchdog::idle::an_idle_runtime_wakes_up_at_most_once_a_second_and_the_watchdog_is_there_when_work_begins",
+            || {
+                within(|| {
+                    let builder = builder(2).hog_threshold(30 * MS).watchdog(50 * MS);
+                    let runtime = builder.build().unwrap();
+                    Mixed::start(&runtime, 5).finish();
+                    wait_for_quiet();
+                    idle_for_three_seconds();
+                    check_that_it_wakes_up(&runtime);
 
-                let generation = runtime.load(forgetful()).unwrap();
-                Mixed::start(&runtime, 5).finish();
-                wait_for_quiet();
-                idle_for_three_seconds();
-                check_that_it_wakes_up(&runtime);
+                    let generation = runtime.load(forgetful()).unwrap();
+                    Mixed::start(&runtime, 5).finish();
+                    wait_for_quiet();
+                    idle_for_three_seconds();
+                    check_that_it_wakes_up(&runtime);
 
-                wait_for_quiet();
-                wait_for("a forgotten task", tagged(&runtime, FORGET, async {})).unwrap();
-                assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Stall);
-            });
-        },
-    );
+                    wait_for_quiet();
+                    wait_for("a forgotten task", tagged(&runtime, FORGET, async {})).unwrap();
+                    assert_eq!(exit_of(&runtime, generation).kind, ExitKind::Stall);
+                });
+            },
+        );
+    });
 }
 
 /// Processor time of the watchdog in nanoseconds.
@@ -117,54 +119,56 @@ fn watchdog_ns() -> u64 {
 
 #[test]
 fn a_hundred_thousand_waiting_tasks_beside_a_load_cost_the_watchdog_next_to_nothing() {
-    in_a_process_of_its_own(
-        "watchdog::idle::a_hundred_thousand_waiting_tasks_beside_a_load_cost_the_watchdog_next_to_nothing",
-        || {
-            within(|| {
-                let timeout = 500 * MS;
-                let runtime = builder(2).watchdog(timeout).build().unwrap();
-                let polled = Arc::new(AtomicUsize::new(0));
-                let waiting: Vec<_> = (0..100_000)
-                    .map(|_| {
-                        let polled = Arc::clone(&polled);
-                        runtime.spawn(async move {
-                            polled.fetch_add(1, Ordering::Relaxed);
-                            std::future::pending::<()>().await
+    alone(|| {
+        in_a_process_of_its_own(
+            "watchdog::idle::a_hundred_thousand_waiting_tasks_beside_a_load_cost_the_watchdog_next_to_nothing",
+            || {
+                within(|| {
+                    let timeout = 500 * MS;
+                    let runtime = builder(2).watchdog(timeout).build().unwrap();
+                    let polled = Arc::new(AtomicUsize::new(0));
+                    let waiting: Vec<_> = (0..100_000)
+                        .map(|_| {
+                            let polled = Arc::clone(&polled);
+                            runtime.spawn(async move {
+                                polled.fetch_add(1, Ordering::Relaxed);
+                                std::future::pending::<()>().await
+                            })
                         })
-                    })
-                    .collect();
-                wait_until("all wait", || {
-                    polled.load(Ordering::Relaxed) == waiting.len()
+                        .collect();
+                    wait_until("all wait", || {
+                        polled.load(Ordering::Relaxed) == waiting.len()
+                    });
+                    let generation = runtime.load(Fifo::new()).unwrap();
+                    let stop = Arc::new(AtomicBool::new(false));
+                    for _ in 0..4 {
+                        let stop = Arc::clone(&stop);
+                        drop(runtime.spawn(async move {
+                            while !stop.load(Ordering::Relaxed) {
+                                yield_now().await;
+                            }
+                        }));
+                    }
+                    // From then on it looks for late tasks at each tick.
+                    let loaded_for = || runtime.policy_status().map(|policy| policy.loaded_for);
+                    wait_until("the timeout has passed", || {
+                        loaded_for() > Some(timeout + 100 * MS)
+                    });
+                    let polls = runtime.metrics().polls;
+                    let (begun, before) = (now(), watchdog_ns());
+                    // The interval is the subject.
+                    wait_until("a second has passed", || now() - begun >= SECOND);
+                    let (used, passed) = (watchdog_ns() - before, now() - begun);
+                    stop.store(true, Ordering::Relaxed);
+                    let polls = runtime.metrics().polls - polls;
+                    let percent = used as f64 / passed.as_nanos() as f64 * 100.0;
+                    println!("{percent:.2} % of a processor, beside {polls} polls");
+                    assert!(percent < 5.0, "{percent:.1} % of a processor");
+                    assert!(used > 0 && polls > 1_000, "else this proves nothing");
+                    let info = runtime.exit_info(generation);
+                    assert!(info.is_none(), "{info:?}");
                 });
-                let generation = runtime.load(Fifo::new()).unwrap();
-                let stop = Arc::new(AtomicBool::new(false));
-                for _ in 0..4 {
-                    let stop = Arc::clone(&stop);
-                    drop(runtime.spawn(async move {
-                        while !stop.load(Ordering::Relaxed) {
-                            yield_now().await;
-                        }
-                    }));
-                }
-                // From then on it looks for late tasks at each tick.
-                let loaded_for = || runtime.policy_status().map(|policy| policy.loaded_for);
-                wait_until("the timeout has passed", || {
-                    loaded_for() > Some(timeout + 100 * MS)
-                });
-                let polls = runtime.metrics().polls;
-                let (begun, before) = (now(), watchdog_ns());
-                // The interval is the subject.
-                wait_until("a second has passed", || now() - begun >= SECOND);
-                let (used, passed) = (watchdog_ns() - before, now() - begun);
-                stop.store(true, Ordering::Relaxed);
-                let polls = runtime.metrics().polls - polls;
-                let percent = used as f64 / passed.as_nanos() as f64 * 100.0;
-                println!("{percent:.2} % of a processor, beside {polls} polls");
-                assert!(percent < 5.0, "{percent:.1} % of a processor");
-                assert!(used > 0 && polls > 1_000, "else this proves nothing");
-                let info = runtime.exit_info(generation);
-                assert!(info.is_none(), "{info:?}");
-            });
-        },
-    );
+            },
+        );
+    });
 }
