@@ -248,12 +248,17 @@ impl<M: Machine> Watchdog<M> {
         Next::After(PERIOD_NS)
     }
 
-    /// Nothing runs, nothing waits in a policy's hands, and nobody is owed a thread.
+    /// Nothing runs (a last look before a park may be inside the policy), nothing waits in a policy's hands, and nobody is owed
+    /// a thread.
     fn is_idle(&self) -> bool {
         let core = self.core;
         let taken = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
         let mut taken = taken.filter(|seat| !core.is_vacant(*seat) && !core.is_convicted(*seat));
-        taken.all(|seat| core.sleepers.is_parked(seat.index()))
+        let is_parked = |seat: SeatId| {
+            core.sleepers.is_parked(seat.index())
+                && core.seat(seat).activity.call.in_flight().is_none()
+        };
+        taken.all(is_parked)
             && self.stand_ins.is_quiet()
             && core
                 .published

@@ -115,7 +115,8 @@ impl Threads {
             let call = activity.call.in_flight().unwrap_or(0);
             let about = activity.task();
             seen.parked_before = seen.parked;
-            seen.parked = core.sleepers.is_parked(index);
+            // Announced, and not in its last look, which asks the policy.
+            seen.parked = call == 0 && core.sleepers.is_parked(index);
             seen.moved = polls != seen.polls || call != seen.call || seen.parked;
             if polls != seen.polls || call != seen.call {
                 let call = (call != 0).then_some(call);
@@ -341,12 +342,12 @@ impl Threads {
         })
     }
 
-    /// The other threads that might be at work.
+    /// The other threads that might hold a lock. Also those that seem parked: one that looks once more before it sleeps, or hands
+    /// out what the driver has for it, has announced itself too.
     fn beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> impl Iterator<Item = SeatId> {
         let others = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
         others.filter(move |other| {
-            let at_work = !core.is_vacant(*other) && !core.is_convicted(*other);
-            *other != seat && at_work && !self.is_parked(*other)
+            *other != seat && !core.is_vacant(*other) && !core.is_convicted(*other)
         })
     }
 

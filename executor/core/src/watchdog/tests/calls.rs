@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use polity_policy::{DsqId, ExitKind, Position, WorkerId};
+use polity_policy::{Attributes, DsqId, ExitKind, Position, WorkerId, WorkerMask};
 
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
 use crate::seat::SeatId;
-use crate::watchdog::Finding;
 use crate::watchdog::tests::world::{MS, Script, TICK, Thread, World, exit_of};
+use crate::watchdog::{Finding, Next, Others};
 use crate::worker::Pass;
 
 // Tags of tasks in whose `enqueue` something happens. The policies of these tests forget all tasks.
@@ -309,6 +309,93 @@ fn a_blocked_thread_is_not_convicted_while_another_wants_a_processor_and_gets_no
         assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
     });
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
+/// It announces its park before it looks once more, and that asks the policy too.
+#[test]
+fn a_blocked_thread_is_not_convicted_while_another_one_is_inside_the_policy_before_it_parks() {
+    let world = World::new(2);
+    world.set_thread(0, blocked());
+    world.set_thread(1, on_a_processor(MS));
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let policy = Script::new()
+        .enqueue(move |_, task| {
+            if task.tag() == LONG {
+                // It waits for a lock that worker 1 has.
+                world.pass(1);
+            }
+        })
+        .dispatch(move |_, worker| {
+            // The second round comes after the announcement.
+            if worker.index() == 1 && rounds.fetch_add(1, Ordering::Relaxed) == 1 {
+                for ran_ns in 1..10 {
+                    world.set_thread(1, on_a_processor(ran_ns * MS));
+                    assert_eq!(stuck(&world.tick_for(TICK)), []);
+                }
+            }
+        });
+    let policy = world.load(policy);
+    drop(world.spawn(LONG, async {}));
+    world.pass(0);
+    assert!(world.is_parked(1));
+    assert!(policy.exit_info().is_none());
+}
+
+#[test]
+fn a_thread_that_is_stuck_in_its_last_look_before_a_park_is_not_idle() {
+    let world = World::new(1);
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let policy = world.load(Script::new().dispatch(move |_, _| {
+        if rounds.fetch_add(1, Ordering::Relaxed) == 1 {
+            world.set_thread(0, blocked());
+            let (_, next) = world.tick();
+            assert_eq!(next, Next::After(TICK));
+            assert_eq!(stuck(&world.tick_for(8 * TICK)), [FIRST]);
+            let (findings, _) = world.tick();
+            let needs = matches!(
+                findings[..],
+                [Finding::NeedsStandIn {
+                    others: Others::AreStuckToo,
+                    ..
+                }]
+            );
+            assert!(needs, "{findings:?}");
+        }
+    }));
+    assert_eq!(world.pass(0), Pass::Revoked);
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
+}
+
+#[test]
+fn a_thread_that_lingers_in_its_last_look_before_a_park_is_not_free_for_what_others_hold_up() {
+    let world = World::new(2);
+    world.set_thread(0, on_a_processor(0));
+    world.set_thread(1, on_a_processor(0));
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let polled = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polled);
+    let policy = Script::new()
+        .enqueue(|host, task| {
+            host.insert(task.id(), DsqId::Global, Position::Tail);
+        })
+        .dispatch(move |_, worker| {
+            if worker.index() == 1 && rounds.fetch_add(1, Ordering::Relaxed) == 1 {
+                world.run(0);
+            }
+        });
+    let policy = world.load(policy);
+    let here = Attributes::new().affinity(WorkerMask::from_iter([WorkerId::new(0)]));
+    drop(world.spawn_with(here, async move {
+        let findings = world.tick_for(10 * TICK);
+        let stuck_too = findings.iter().any(|finding| {
+            matches!(finding, Finding::NeedsStandIn { others, .. } if *others == Others::AreStuckToo)
+        });
+        assert!(stuck_too, "{findings:?}");
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    world.run(1);
+    assert_eq!(polled.load(Ordering::Relaxed), 1);
+    assert!(policy.exit_info().is_none());
 }
 
 /// Else the next stand-in would wait for its turn for ever, with the tasks that it is about to offer.
