@@ -239,7 +239,7 @@ impl<M: Machine> Worker<M> {
         let began = self.accounts_from(accounting);
         let done = self.poll(&mut token);
         let ran = self.ran(accounting, began);
-        let goes_on = has_slices && self.end_slice();
+        let goes_on = has_slices && self.end_slice(accounting);
         view = header.view().with_ran(ran);
         let stopped = match done {
             true => Stopped::Finished,
@@ -300,18 +300,22 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn ran(&self, accounting: Accounting, began: u64) -> Duration {
         let ended = match accounting {
-            Accounting::Exact => {
-                let now = self.core.machine.now();
-                // Since it was read.
-                self.local.now.set(now);
-                now
-            }
+            Accounting::Exact => self.read_after_poll(),
             // Ordering: Relaxed; a coarse stamp.
             Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
             _ => return Duration::ZERO,
         };
         let blocked = self.local.blocked_ns.get();
         Duration::from_nanos(ended.saturating_sub(began).saturating_sub(blocked))
+    }
+
+    /// The time, for a policy that wants it after each poll. Nobody else is told: what other threads want to know of this one is
+    /// said every so many passes ([`Worker::look_at_the_clock`]).
+    #[inline]
+    pub(super) fn read_after_poll(&self) -> u64 {
+        let now = self.core.machine.now();
+        self.local.now.set(now);
+        now
     }
 
     /// To the tail: it had its turn.

@@ -13,7 +13,7 @@
 
 use std::cell::Cell;
 
-use polity_policy as policy;
+use polity_policy::{self as policy, Accounting};
 
 use crate::machine::Machine;
 use crate::seat::Seat;
@@ -136,8 +136,12 @@ impl<M: Machine> Worker<M> {
     }
 
     /// That poll is over. Whether the task has time left, should it be runnable still.
-    pub(super) fn end_slice(&mut self) -> bool {
-        let now = self.look_at_the_clock();
+    pub(super) fn end_slice(&mut self, accounting: Accounting) -> bool {
+        let now = match accounting {
+            // It was read to charge for the poll.
+            Accounting::Exact => self.local.now.get(),
+            _ => self.read_after_poll(),
+        };
         let slice = &self.local.slice;
         // Of each poll of the slice.
         let blocked = self.local.blocked_ns.get();
