@@ -86,7 +86,7 @@ impl Watch {
     /// Looks once, and sees to what it finds.
     pub(crate) fn round(&self) -> AfterRound {
         let mut dog = self.dog.lock().unwrap_or_else(PoisonError::into_inner);
-        // Ordering, for `beat`, `asleep`, `duty` and `stopped`: Relaxed; hints between two threads that look again soon.
+        // Ordering, for `beat`, `asleep`, `duty`, `stopped` and `continued`: Relaxed; hints between two threads that look again soon.
         self.beat.fetch_add(1, Ordering::Relaxed);
         self.asleep.store(false, Ordering::Relaxed);
         if self.continued.swap(false, Ordering::Relaxed) {

@@ -20,7 +20,7 @@
 //! which is held until the watchdog has taken what it found in the thread's hands.
 //!
 //! After a conviction the thread's hands are empty by definition: the watchdog owns what was in them
-//! (`core/rescue.rs`). While still inside the callback it asks [`is_revoked`](CallWord::is_revoked) after each claim: a
+//! (`core/seats.rs`). While still inside the callback it asks [`is_revoked`](CallWord::is_revoked) after each claim: a
 //! claim made before the heavy fence is found by the walk that follows a conviction, one made after it sees the
 //! revocation and is given back.
 //!
