@@ -20,7 +20,10 @@ const WORKERS: usize = 2;
 
 /// Two workers, as many spares, and no stall that a slow machine might bring about.
 fn runtime() -> Runtime {
-    let builder = builder(WORKERS).spares(2).watchdog(Duration::from_secs(30));
+    // Two for each worker: one that is back may be slow to leave.
+    let builder = builder(WORKERS)
+        .spares(2 * WORKERS)
+        .watchdog(Duration::from_secs(30));
     builder.build().unwrap()
 }
 
