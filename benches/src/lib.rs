@@ -34,10 +34,14 @@
 
 mod peer;
 mod policies;
+mod row;
+mod settings;
 mod side_by_side;
 mod workload;
 
 pub use peer::{AsyncExecutor, AsyncStatic, Peer, Polity, Tokio};
 pub use policies::{Empty, POLICIES, UnderPolicy};
+pub use row::{Better, Goal, Row, geometric_mean, quartiles};
+pub use settings::{Settings, Suite};
 pub use side_by_side::{bench_policies, bench_runtimes, settings};
 pub use workload::{Round, Workload, all, named};

@@ -14,24 +14,54 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use polity_benches::{
-    AsyncExecutor, AsyncStatic, POLICIES, Peer, Polity, Round, Tokio, Workload, all, named,
+    AsyncExecutor, AsyncStatic, Better, Goal, POLICIES, Peer, Polity, Round, Row, Settings, Tokio,
+    Workload, all, named,
 };
+use serde::Serialize;
 
 /// polity against its peers, taking turns.
 #[derive(Parser)]
 struct Options {
-    /// Measured turns of each contender.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
-    reps: u32,
-    /// Workers of each contender.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Only benches whose `suite/name` contains one of these, separated by commas.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
+    #[command(flatten)]
+    settings: Settings,
     /// Say it again as JSON on the last line.
     #[arg(long)]
     json: bool,
+}
+
+/// A row as JSON has it.
+#[derive(Serialize)]
+struct JsonRow {
+    suite: &'static str,
+    bench: String,
+    peer: &'static str,
+    ratio: f64,
+    quartiles: [f64; 3],
+    cost: f64,
+    unit: &'static str,
+    goal: Goal,
+    met: Option<bool>,
+}
+
+impl From<&Row> for JsonRow {
+    fn from(row: &Row) -> Self {
+        JsonRow {
+            suite: row.suite,
+            bench: row.bench.clone(),
+            peer: row.peer,
+            ratio: row.ratio(),
+            quartiles: row.ratio_quartiles(),
+            cost: row.cost(),
+            unit: row.unit,
+            goal: row.goal,
+            met: row.is_met(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Table {
+    rows: Vec<JsonRow>,
 }
 
 /// Each turn lasts at least this long: rounds are repeated until it does.
@@ -75,13 +105,6 @@ impl Contender {
         let ns = self.turn().as_nanos() as f64;
         self.ns_per_op.push(ns / ops);
     }
-
-    /// The lower quartile, the median, the upper quartile; call it when all is measured.
-    fn quartiles(&self) -> [f64; 3] {
-        let mut sorted = self.ns_per_op.clone();
-        sorted.sort_by(f64::total_cmp);
-        [1, 2, 3].map(|quarter| sorted[(sorted.len() - 1) * quarter / 4])
-    }
 }
 
 impl Bench {
@@ -99,33 +122,31 @@ impl Bench {
         }
     }
 
-    /// Prints this bench's part of the table and returns it as JSON rows.
-    fn report(&self) -> Vec<String> {
-        let (suite, bench) = (self.workload.suite, self.workload.name);
-        let [_, ours, _] = self.contenders[0].quartiles();
-        let print = |contender: &Contender| {
-            (contender.check)();
-            let peer = contender.name;
-            let [low, median, high] = contender.quartiles();
-            let ratio = median / ours;
-            println!(
-                "{suite:<12}{bench:<24}{peer:<16}{median:>10.1}{low:>10.1}{high:>10.1}{ratio:>8.2}"
-            );
-            format!(
-                r#"{{"suite":"{suite}","bench":"{bench}","peer":"{peer}","ours_ns":{ours:.2},"peer_ns":{median:.2},"ratio":{ratio:.3}}}"#
-            )
+    fn rows(&self) -> Vec<Row> {
+        let [ours, theirs @ ..] = &self.contenders[..] else {
+            return Vec::new();
         };
-        let rows = self.contenders.iter().map(print);
-        rows.collect::<Vec<_>>().split_off(1) // the first is no peer of itself
+        (ours.check)();
+        let row = |contender: &Contender| {
+            (contender.check)();
+            Row {
+                suite: self.workload.suite,
+                bench: self.workload.name.to_owned(),
+                peer: contender.name,
+                unit: "ns",
+                better: Better::Less,
+                goal: Goal::None,
+                ours: ours.ns_per_op.clone(),
+                theirs: contender.ns_per_op.clone(),
+            }
+        };
+        theirs.iter().map(row).collect()
     }
 }
 
 /// The benches that `only` admits, with nobody in them yet.
-fn wanted(workloads: Vec<Workload<Polity>>, only: &[String]) -> Vec<Bench> {
-    let admits = |workload: &Workload<Polity>| {
-        let whole = format!("{}/{}", workload.suite, workload.name);
-        only.is_empty() || only.iter().any(|part| whole.contains(part))
-    };
+fn wanted(workloads: Vec<Workload<Polity>>, settings: &Settings) -> Vec<Bench> {
+    let admits = |workload: &Workload<Polity>| settings.wants(workload.suite, workload.name);
     let empty = |workload| Bench {
         workload,
         contenders: Vec::new(),
@@ -148,31 +169,31 @@ fn enter<P: Peer>(benches: &mut [Bench], name: &'static str, peer: P) {
 }
 
 /// Every workload, on every runtime.
-fn runtimes(workers: usize, only: &[String]) -> Vec<Bench> {
+fn runtimes(settings: &Settings) -> Vec<Bench> {
     fn enter_with<P: Peer>(benches: &mut [Bench], workers: usize) {
         enter(benches, P::NAME, P::start(workers));
     }
-    let mut benches = wanted(all(), only);
+    let mut benches = wanted(all(), settings);
     if !benches.is_empty() {
-        enter_with::<Polity>(&mut benches, workers);
-        enter_with::<Tokio>(&mut benches, workers);
-        enter_with::<AsyncExecutor>(&mut benches, workers);
-        enter_with::<AsyncStatic>(&mut benches, workers);
+        enter_with::<Polity>(&mut benches, settings.workers);
+        enter_with::<Tokio>(&mut benches, settings.workers);
+        enter_with::<AsyncExecutor>(&mut benches, settings.workers);
+        enter_with::<AsyncStatic>(&mut benches, settings.workers);
     }
     benches
 }
 
 /// The workloads of the bench `policy_call`, without a policy and under each.
-fn policies(workers: usize, only: &[String]) -> Vec<Bench> {
+fn policies(settings: &Settings) -> Vec<Bench> {
     let workloads = ["yield_many", "chained_spawn"].map(|name| Workload {
         suite: "policy_call",
         ..named(name)
     });
-    let mut benches = wanted(workloads.into(), only);
+    let mut benches = wanted(workloads.into(), settings);
     if !benches.is_empty() {
-        enter(&mut benches, "built_in", Polity::start(workers));
+        enter(&mut benches, "built_in", Polity::start(settings.workers));
         for under in &POLICIES {
-            enter(&mut benches, under.name, (under.start)(workers));
+            enter(&mut benches, under.name, (under.start)(settings.workers));
         }
     }
     benches
@@ -180,19 +201,21 @@ fn policies(workers: usize, only: &[String]) -> Vec<Bench> {
 
 fn main() {
     let options = Options::parse();
-    let (workers, reps) = (options.workers, options.reps);
-    println!("{workers} workers, {reps} turns each; ns per operation");
-    println!(
-        "suite       bench                   contender           median  quartile  quartile   ratio"
-    );
+    let Settings { reps, workers, .. } = options.settings;
+    println!("{workers} workers, {reps} turns each");
+    println!("{}", Row::header());
     let mut rows = Vec::new();
     for suite in [runtimes, policies] {
-        for mut bench in suite(workers, &options.only) {
+        for mut bench in suite(&options.settings) {
             bench.measure(reps);
-            rows.extend(bench.report());
+            for row in bench.rows() {
+                println!("{row}");
+                rows.push(JsonRow::from(&row));
+            }
         }
     }
     if options.json {
-        println!(r#"{{"rows":[{}]}}"#, rows.join(","));
+        let table = serde_json::to_string(&Table { rows }).expect("plain figures");
+        println!("{table}");
     }
 }
