@@ -117,12 +117,10 @@ impl Future for YieldNow {
             return Poll::Ready(());
         }
         self.yielded = true;
-        tls::with_local(|local| {
-            if let Some(local) = local {
-                local.note_yielded();
-            }
-        });
-        context.waker().wake_by_ref();
+        let waker = context.waker();
+        if !tls::with_local(|local| local.is_some_and(|local| local.note_yielded(waker))) {
+            waker.wake_by_ref();
+        }
         Poll::Pending
     }
 }

@@ -240,7 +240,6 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Makes a worker pass through its cycle once more before it parks.
     /// Reads the clock to see whether the task that is being polled on this thread has used its slice up; if so, it counts as
     /// having yielded. To be asked when [`Local::counts_down`] says no.
     #[cold]
@@ -249,10 +248,11 @@ impl<M: Machine> Core<M> {
             let local = local.filter(|local| local.core == self.id);
             let now = self.machine.now();
             let over = local.filter(|local| local.slice.is_over(local.seat, now));
-            over.inspect(|local| local.note_yielded()).is_some()
+            over.inspect(|local| local.note_slice_over()).is_some()
         })
     }
 
+    /// Makes a worker pass through its cycle once more before it parks.
     pub(crate) fn kick(&self, worker: WorkerId) {
         self.kick_seat(self.seat_of(worker));
     }

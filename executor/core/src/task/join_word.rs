@@ -14,7 +14,9 @@
 //!
 //! **Who frees?** The one that acts last. Complete that sees GONE frees. Complete that sees no WAKER does not touch the
 //! cell again, so Leave frees. Complete that sees WAKER wakes and then does Done: Leave before Done leaves it to Done,
-//! Leave after Done frees. A detached task costs one read-modify-write on each side.
+//! Leave after Done frees. Whoever finds that the other side has acted last already reads that and writes nothing: a task that is
+//! detached before it ends costs one read-modify-write, and so does one whose handle is dropped after its output was taken
+//! without waiting.
 //!
 //! Rejected: a reference count. Two more read-modify-writes for each task.
 
@@ -60,6 +62,10 @@ impl JoinWord {
 
     /// Worker: the output is written.
     pub(crate) fn complete(&self) -> Completed {
+        // Ordering: Acquire pairs with the Release in `leave`. The handle writes nothing after GONE, and nobody reads.
+        if self.0.load(Ordering::Acquire) & GONE != 0 {
+            return Completed::Free;
+        }
         // Ordering: Release pairs with the Acquire in `look`, `register` and `leave`: the handle sees the output.
         // Acquire pairs with the Release in `register` (the waker slot) and in `leave`.
         let before = self.0.fetch_or(COMPLETE, Ordering::AcqRel);
@@ -115,9 +121,18 @@ impl JoinWord {
     /// Handle, at its drop: `true` means that the handle frees the cell.
     #[must_use]
     pub(crate) fn leave(&self) -> bool {
+        // Ordering: Acquire pairs with the Release in `complete` and `done`. The worker writes nothing after those, and nobody
+        // reads.
+        if is_left_by_worker(self.0.load(Ordering::Acquire)) {
+            return true;
+        }
         // Ordering: Release pairs with the Acquire in `complete` and `done`: our last use of the cell comes before
         // the worker frees it. Acquire pairs with their Release, for when we free.
-        let before = self.0.fetch_or(GONE, Ordering::AcqRel);
-        before & COMPLETE != 0 && (before & WAKER == 0 || before & DONE != 0)
+        is_left_by_worker(self.0.fetch_or(GONE, Ordering::AcqRel))
     }
+}
+
+/// Whether the worker will not touch the cell again.
+fn is_left_by_worker(word: u8) -> bool {
+    word & COMPLETE != 0 && (word & WAKER == 0 || word & DONE != 0)
 }

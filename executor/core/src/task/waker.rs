@@ -14,7 +14,8 @@ use super::header::Header;
 use super::lifecycle::Woken;
 use super::token::Token;
 
-const VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| {});
+/// One address, so that `Waker::will_wake` finds equal wakers equal.
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, |_| {});
 
 fn clone(header: *const ()) -> RawWaker {
     RawWaker::new(header, &VTABLE)

@@ -201,10 +201,21 @@ impl<M: Machine> Worker<M> {
     fn poll(&mut self, token: &mut Token) -> bool {
         let header = token.header();
         self.seat.activity.begin_poll();
+        self.local.self_woken.set(false);
         let waker = waker(header);
         let done = token.poll(&mut Context::from_waker(&waker));
         self.seat.activity.end_poll();
         done
+    }
+
+    /// Ends a poll that did not finish the task. `Some`: it was woken meanwhile. What others have added to the count of a task
+    /// that has woken itself stays there until the next poll.
+    #[inline]
+    fn end_poll(&self, token: Token, seen: Seen) -> Option<Token> {
+        match self.local.self_woken.get() {
+            true => Some(token),
+            false => token.end_poll(seen),
+        }
     }
 
     #[inline]
@@ -216,7 +227,7 @@ impl<M: Machine> Worker<M> {
                 return self.forfeit();
             }
             self.finish(token);
-        } else if let Some(token) = token.end_poll(seen) {
+        } else if let Some(token) = self.end_poll(token, seen) {
             self.requeue(token);
         }
     }
@@ -243,7 +254,9 @@ impl<M: Machine> Worker<M> {
         view = header.view().with_ran(ran);
         let stopped = match done {
             true => Stopped::Finished,
-            false if header.lifecycle.woken_since(seen) => Stopped::StillRunnable,
+            false if self.local.self_woken.get() || header.lifecycle.woken_since(seen) => {
+                Stopped::StillRunnable
+            }
             false => Stopped::Waiting,
         };
         if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
@@ -257,7 +270,7 @@ impl<M: Machine> Worker<M> {
         if done {
             return self.finish(token);
         }
-        let Some(token) = token.end_poll(seen) else {
+        let Some(token) = self.end_poll(token, seen) else {
             return;
         };
         match stopped {
