@@ -13,8 +13,8 @@ use polity_tests::{builder, in_a_process_of_its_own, receive, wait_for, wait_unt
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Bounds, on, policies, stand_in_has_left};
+use crate::reports::Reports;
 use crate::support::Blocker;
-use crate::watchdog::hogs::Reports;
 
 const W0: WorkerId = WorkerId::new(0);
 
