@@ -8,7 +8,7 @@ use tracing::field::{Field, Visit};
 
 use crate::workload::lock;
 
-/// A subscriber that passes on what contains a text: `message`, then the fields by name.
+/// A subscriber that passes on what contains a text: level, message, then the fields by name.
 pub(crate) struct Reports {
     text: &'static str,
     to: Mutex<Sender<String>>,
@@ -29,7 +29,11 @@ struct Line(String);
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        write!(self.0, " {field}={value:?}").unwrap();
+        match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        }
+        .unwrap();
     }
 }
 
