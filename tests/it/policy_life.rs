@@ -13,6 +13,7 @@ use polity::{
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
 use polity_tests::{DEADLINE, check, now, receive, wait_for, wait_until, within};
 
+use crate::support::ON_WORKERS;
 use crate::workload::{Mixed, Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
 /// Runs only tasks tagged 0. Has all others in its custody, every second one in a custom DSQ, and gives none back.
@@ -446,19 +447,6 @@ fn says(callback: Callback, say: Say) -> Script {
         other => unreachable!("{other}"),
     }
 }
-
-const ON_WORKERS: [Callback; 10] = [
-    Callback::InitTask,
-    Callback::ExitTask,
-    Callback::SelectWorker,
-    Callback::Enqueue,
-    Callback::Dequeue,
-    Callback::Dispatch,
-    Callback::Runnable,
-    Callback::Running,
-    Callback::Stopping,
-    Callback::Quiescent,
-];
 
 /// Ends a policy from inside each callback on a worker, and passes callback and exit info to `check`.
 fn end_from_each_callback(say: Say, check_info: fn(Callback, &ExitInfo)) {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::spares::ledger::Ledger;
 use crate::spares::trap::{How, Kind, Trap, Trigger};
+use crate::support::ON_WORKERS;
 use crate::workload::{Mixed, Recorder, Script, exit_of, lock};
 
 const WORKERS: usize = 2;
@@ -286,19 +287,6 @@ stuck_in! {
     a_stopping_that_does_not_return_costs_no_task: Stopping;
     a_quiescent_that_does_not_return_costs_no_task: Quiescent;
 }
-
-const ON_WORKERS: [Callback; 10] = [
-    Callback::InitTask,
-    Callback::ExitTask,
-    Callback::SelectWorker,
-    Callback::Enqueue,
-    Callback::Dequeue,
-    Callback::Dispatch,
-    Callback::Runnable,
-    Callback::Running,
-    Callback::Stopping,
-    Callback::Quiescent,
-];
 
 /// Gets stuck in every callback, and lets `meanwhile` happen before the conviction.
 fn check_meanwhile(meanwhile: fn(&Runtime) -> ExitKind) {

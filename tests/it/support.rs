@@ -10,7 +10,23 @@ use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 
 use polity::{Host, JoinHandle, Policy, Runtime, TaskView};
+use polity_policies::Callback;
 use polity_tests::{receive, wait_for};
+
+/// The callbacks that come on a worker: what goes wrong in one of them is tried in each. Those of timers and of changed
+/// attributes have tests of their own, in `timers` and `changes`.
+pub(crate) const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
+    Callback::SelectWorker,
+    Callback::Enqueue,
+    Callback::Dequeue,
+    Callback::Dispatch,
+    Callback::Runnable,
+    Callback::Running,
+    Callback::Stopping,
+    Callback::Quiescent,
+];
 
 /// Counts its drops.
 pub(crate) struct Counted(Arc<AtomicUsize>);
