@@ -18,7 +18,7 @@ use polity_tests::{
 use tokio::sync::Notify;
 
 use crate::affinity::{each_policy, load, workers_of};
-use crate::support::{Blocker, Threads, noted, settle};
+use crate::support::{Blocker, Threads, Yielding, noted, settle, yield_until};
 use crate::workload::{Random, Script, exit_of, expect_ordered_panics, lock, tagged};
 
 fn only(workers: impl IntoIterator<Item = u16>) -> WorkerMask {
@@ -131,12 +131,7 @@ fn a_policy_is_told_of_a_new_weight_by_a_worker_and_sees_it_from_then_on() {
         runtime.load(listener(&told, &ran)).unwrap();
         let worker = workers_of(&runtime)[0];
         let stop = Arc::new(AtomicBool::new(false));
-        let may_end = Arc::clone(&stop);
-        let task = runtime.spawn(async move {
-            while !may_end.load(Ordering::Relaxed) {
-                polity::yield_now().await;
-            }
-        });
+        let task = runtime.spawn(yield_until(&stop));
         // Before, the first `runnable` would show it.
         let id = task.id();
         wait_until("it has run", || lock(&ran).iter().any(|it| it.0 == id));
@@ -225,12 +220,7 @@ fn a_policy_that_changes_weights_while_it_is_told_holds_up_no_task() {
         });
         runtime.load(policy).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let may_end = Arc::clone(&stop);
-        let task = runtime.spawn(async move {
-            while !may_end.load(Ordering::Relaxed) {
-                polity::yield_now().await;
-            }
-        });
+        let task = runtime.spawn(yield_until(&stop));
         *lock(&handle) = Some(task.abort_handle());
         task.set_weight(1).unwrap();
         for _ in 0..100 {
@@ -265,12 +255,7 @@ fn a_policy_that_is_wrong_when_it_is_told_is_ejected_by_the_name_of_the_callback
                     .set_weight(body)
                     .set_affinity(body);
                 let stop = Arc::new(AtomicBool::new(false));
-                let may_end = Arc::clone(&stop);
-                let task = tagged(&runtime, 1, async move {
-                    while !may_end.load(Ordering::Relaxed) {
-                        polity::yield_now().await;
-                    }
-                });
+                let task = tagged(&runtime, 1, yield_until(&stop));
                 let generation = runtime.load(policy).unwrap();
                 wait_until("it knows the task", || met.load(Ordering::SeqCst));
                 match told_by {
@@ -393,13 +378,8 @@ fn what_lies_in_the_inbox_of_a_worker_that_may_not_run_it_any_more_is_sent_on() 
             let workers = workers_of(&runtime);
             load(&runtime, policy);
             let stop = Arc::new(AtomicBool::new(false));
-            let may_end = Arc::clone(&stop);
             let there = Attributes::new().affinity(only([1]));
-            let busy = runtime.spawn_with(there, async move {
-                while !may_end.load(Ordering::Relaxed) {
-                    polity::yield_now().await;
-                }
-            });
+            let busy = runtime.spawn_with(there, yield_until(&stop));
             let blocker = Blocker::with(|body| {
                 let here = Attributes::new().affinity(only([0]));
                 runtime.spawn_with(here, body).unwrap()
@@ -702,24 +682,14 @@ fn a_policy_with_a_queue_for_each_worker_loses_no_task_whose_mask_changes() {
 #[test]
 fn a_mask_may_change_while_policies_come_and_go() {
     check(2, |runtime| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let tasks: Vec<_> = (0..16)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                runtime.spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        polity::yield_now().await;
-                    }
-                })
-            })
-            .collect();
+        let yielding = Yielding::start(&runtime, 16);
         let mut round = 0u16;
         for _ in 0..10 {
             each_policy(|policy| match policy {
                 Some(policy) => drop(runtime.load(policy).unwrap()),
                 None => drop(runtime.unload()),
             });
-            for task in &tasks {
+            for task in &yielding.tasks {
                 round += 1;
                 let mask = [only([0]), only([1]), WorkerMask::all()];
                 task.set_affinity(mask[usize::from(round % 3)].clone())
@@ -727,9 +697,6 @@ fn a_mask_may_change_while_policies_come_and_go() {
                 task.set_weight(u32::from(round) + 1).unwrap();
             }
         }
-        stop.store(true, Ordering::Relaxed);
-        for task in tasks {
-            wait_for("a task", task).unwrap();
-        }
+        yielding.end();
     });
 }

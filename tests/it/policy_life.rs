@@ -1,6 +1,6 @@
 //! Load, swap, unload, eject: what ends a policy, who is told, and that its tasks go on.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
@@ -13,7 +13,7 @@ use polity::{
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
 use polity_tests::{DEADLINE, check, now, receive, wait_for, wait_until, within};
 
-use crate::support::ON_WORKERS;
+use crate::support::{ON_WORKERS, Yielding};
 use crate::workload::{Mixed, Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
 
 /// Runs only tasks tagged 0. Has all others in its custody, every second one in a custom DSQ, and gives none back.
@@ -367,17 +367,7 @@ fn what_a_policy_held_runs_when_it_is_unloaded_or_ejected() {
 fn between_two_policies_there_is_no_moment_under_the_fifo() {
     check(2, |runtime| {
         let polled = Arc::new(AtomicUsize::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let busy: Vec<_> = (0..4)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                runtime.spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        yield_now().await;
-                    }
-                })
-            })
-            .collect();
+        let busy = Yielding::start(&runtime, 4);
         let (to_policy, offers) = channel();
         runtime.load(holds_back("a", to_policy.clone())).unwrap();
         let mut held = Vec::new();
@@ -399,10 +389,7 @@ fn between_two_policies_there_is_no_moment_under_the_fifo() {
         for task in held {
             wait_for("a task that was held back", task).unwrap();
         }
-        stop.store(true, Ordering::Relaxed);
-        for task in busy {
-            wait_for("a busy task", task).unwrap();
-        }
+        busy.end();
     });
 }
 
