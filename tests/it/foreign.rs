@@ -36,6 +36,7 @@ fn spawn_foreign(runtime: &Runtime, count: usize) -> Vec<oneshot::Sender<()>> {
 /// Returns when workers have been in the driver since, several times.
 fn many_rounds(runtime: &Runtime) {
     for _ in 0..20 {
+        // Workers look into the driver for it.
         let sleep = async { tokio::time::sleep(Duration::from_millis(1)).await };
         wait_for("a timer", runtime.spawn(sleep)).unwrap();
     }
@@ -62,6 +63,7 @@ fn nothing_of_ours_is_a_foreign_task() {
         let blocking = runtime.spawn_blocking(move || released.recv().is_err());
         let ours = runtime.spawn(std::future::pending::<()>());
         runtime.block_on(async {
+            // A timer is ours, too: it needs no task of tokio's.
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(polity::Handle::current().metrics().foreign_tasks, 0);
         });

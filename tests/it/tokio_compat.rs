@@ -234,6 +234,7 @@ fn a_timer_fires_while_the_only_worker_is_kept_busy_by_a_task_that_yields() {
             let fired = Arc::new(AtomicBool::new(false));
             let busy = runtime.spawn(yield_until(&fired));
             let timer = runtime.spawn(async move {
+                // A timer of the driver is what is tested, not a wait for luck.
                 sleep(Duration::from_millis(20)).await;
                 fired.store(true, Ordering::Relaxed);
             });
@@ -254,6 +255,7 @@ fn select_takes_what_comes_first() {
                 for n in 0..100 {
                     sender.send(n).await.unwrap();
                     if n % 10 == 0 {
+                        // So that the receiver waits now and then.
                         sleep(Duration::from_millis(1)).await;
                     }
                 }
@@ -437,6 +439,7 @@ fn a_loop_over_a_channel_that_is_always_ready_lets_others_run() {
             for _ in 0..20 {
                 wait_for("another task", runtime.spawn(async {})).unwrap();
             }
+            // A timer of the driver is what is tested, not a wait for luck.
             let timer = runtime.spawn(async { sleep(Duration::from_millis(1)).await });
             wait_for("a timer", timer).unwrap();
             stop.store(true, Ordering::Relaxed);
@@ -477,6 +480,7 @@ fn a_library_may_spawn_on_tokio_and_is_counted() {
         let (foreign, counted) = std::sync::mpsc::channel();
         let task = runtime.spawn(async move {
             let library = tokio::spawn(async move {
+                // Libraries do it.
                 sleep(Duration::from_millis(1)).await;
                 may_go.await.unwrap() + 1
             });

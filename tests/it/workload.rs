@@ -856,6 +856,7 @@ impl Mixed {
 
             sums.push(runtime.spawn(async {
                 for millis in 1..3 {
+                    // A wake by the driver.
                     tokio::time::sleep(Duration::from_millis(millis)).await;
                 }
                 1

@@ -208,6 +208,7 @@ fn a_task_adrift_may_sleep_and_spawn() {
             gone.recv().await;
             let mut sum = 0;
             for n in 0..10 {
+                // Woken by the driver, on whichever thread that is.
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 bound.touch();
                 sum += polity::spawn(async move { n }).await.unwrap();

@@ -36,6 +36,7 @@ async fn any_life(what: u64, micros: u64, mut go: watch::Receiver<bool>) {
                 yield_now().await;
             }
         }
+        // A wake by the driver.
         3 => tokio::time::sleep(Duration::from_micros(micros)).await,
         4 => {
             let child = polity::spawn(async { yield_now().await });

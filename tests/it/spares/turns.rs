@@ -53,6 +53,7 @@ fn calls_for_one_worker_never_overlap_while_stand_ins_come_and_go() {
                 let mut random = Random::new(random.next());
                 let hog = async move {
                     for _ in 0..150 {
+                        // The length of the poll is the subject.
                         std::thread::park_timeout(Duration::from_micros(
                             8_000 + random.below(14_000),
                         ));
