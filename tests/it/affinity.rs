@@ -14,7 +14,7 @@ use polity::{
 use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{builder, check_without_spares as check, receive, wait_for, wait_until, within};
 
-use crate::support::{Blocker, Threads, noted};
+use crate::support::{Blocker, Threads, noted, yield_until};
 
 /// May run on these workers only.
 pub(crate) fn only(workers: impl IntoIterator<Item = u16>) -> Attributes {
@@ -339,12 +339,8 @@ fn masks_hold_while_policies_come_and_go() {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks: Vec<_> = (0..24u16)
             .map(|n| {
-                let (threads, stop) = (Threads::default(), Arc::clone(&stop));
-                let body = noted(&threads, async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        polity::yield_now().await;
-                    }
-                });
+                let threads = Threads::default();
+                let body = noted(&threads, yield_until(&stop));
                 let task = runtime.spawn_with(only([n % 3]), body).unwrap();
                 (workers[usize::from(n % 3)], threads, task)
             })

@@ -20,6 +20,7 @@ use polity_policies::{Callback, Fault, Faulty, Fifo, Priority, Vtime};
 use polity_tests::{builder, now, wait_for, wait_until};
 use tokio::sync::mpsc;
 
+use crate::support::yield_until;
 use crate::workload::{GiveBack, Keeper, Random, Record, Recorder, expect_ordered_panics, tagged};
 
 /// What one task did.
@@ -90,12 +91,8 @@ impl Books {
     }
 
     fn yielding(&mut self, runtime: &Handle) {
-        let stop = Arc::clone(&self.stop);
-        self.spawn(runtime, async move {
-            while !stop.load(Ordering::Relaxed) {
-                yield_now().await;
-            }
-        });
+        let yields = yield_until(&self.stop);
+        self.spawn(runtime, yields);
     }
 
     fn ticking(&mut self, runtime: &Handle) {

@@ -63,6 +63,7 @@ fn the_tasks_for_which_a_blocked_thread_waits_run_on_its_only_worker() {
                         pass_on(&handle, 4, tell);
                         receive("what was spawned by the blocked thread", &told);
                     });
+                    // After the block it can wait for the driver as before.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 });
                 wait_for("a task that blocks", task).unwrap();
@@ -197,6 +198,7 @@ fn a_runtime_may_be_blocked_on_inside_and_nowhere_else_in_a_task() {
             let handle = Handle::current();
             let answer = block_in_place(|| {
                 handle.block_on(async {
+                    // A timer of the driver is what is tested, not a wait for luck.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     polity::spawn(async { 42 }).await.unwrap()
                 })

@@ -3,9 +3,7 @@
 // They are the subject.
 #![allow(clippy::disallowed_methods)]
 
-use std::fmt::{Debug, Write};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use polity::Runtime;
@@ -14,47 +12,12 @@ use polity_tests::{
     check, in_a_process_of_its_own, receive, runtime, wait_for, wait_until, within,
 };
 use tokio::sync::oneshot;
-use tracing::field::{Field, Visit};
 
-/// A subscriber that passes on what is said of foreign tasks.
-struct Warnings(Mutex<Sender<String>>);
+use crate::reports::Reports;
 
-impl Warnings {
-    /// Of the whole process, so call this in one of its own.
-    fn subscribe() -> Receiver<String> {
-        let (said, says) = channel();
-        let subscriber = Warnings(Mutex::new(said));
-        tracing::subscriber::set_global_default(subscriber).expect("nobody else has");
-        says
-    }
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, _field: &Field, value: &dyn Debug) {
-        write!(self.0, " {value:?}").unwrap();
-    }
-}
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "polity"
-    }
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line(event.metadata().level().to_string());
-        event.record(&mut line);
-        if line.0.contains("on the I/O driver") {
-            let _ = self.0.lock().unwrap().send(line.0);
-        }
-    }
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
+/// Reports of foreign tasks.
+fn warnings() -> Receiver<String> {
+    Reports::subscribe_to("on the I/O driver")
 }
 
 /// Foreign tasks, spawned from a task of ours; they end when the senders are gone.
@@ -73,6 +36,7 @@ fn spawn_foreign(runtime: &Runtime, count: usize) -> Vec<oneshot::Sender<()>> {
 /// Returns when workers have been in the driver since, several times.
 fn many_rounds(runtime: &Runtime) {
     for _ in 0..20 {
+        // Workers look into the driver for it.
         let sleep = async { tokio::time::sleep(Duration::from_millis(1)).await };
         wait_for("a timer", runtime.spawn(sleep)).unwrap();
     }
@@ -99,6 +63,7 @@ fn nothing_of_ours_is_a_foreign_task() {
         let blocking = runtime.spawn_blocking(move || released.recv().is_err());
         let ours = runtime.spawn(std::future::pending::<()>());
         runtime.block_on(async {
+            // A timer is ours, too: it needs no task of tokio's.
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(polity::Handle::current().metrics().foreign_tasks, 0);
         });
@@ -113,7 +78,7 @@ fn foreign_tasks_under_a_policy_are_warned_of_once_per_load() {
     const NAME: &str = "foreign::foreign_tasks_under_a_policy_are_warned_of_once_per_load";
     in_a_process_of_its_own(NAME, || {
         within(|| {
-            let says = Warnings::subscribe();
+            let says = warnings();
             let runtime = runtime(2);
             // Without a policy there is nothing to say.
             let held = spawn_foreign(&runtime, 2);
@@ -154,7 +119,7 @@ fn a_foreign_task_of_the_root_future_is_warned_of_while_every_worker_is_parked()
         "foreign::a_foreign_task_of_the_root_future_is_warned_of_while_every_worker_is_parked";
     in_a_process_of_its_own(NAME, || {
         within(|| {
-            let says = Warnings::subscribe();
+            let says = warnings();
             let runtime = runtime(1);
             runtime.load(Fifo::new()).unwrap();
             // Nothing of ours is ever polled: the worker stays in the driver.

@@ -19,6 +19,7 @@ mod panics;
 mod policy_life;
 mod policy_ref;
 mod readme;
+mod reports;
 mod runtime;
 mod scheduling;
 mod slices;

@@ -22,7 +22,7 @@ use polity::{
 use polity_tests::wait_for;
 use tokio::sync::mpsc;
 
-use crate::support::Blocker;
+use crate::support::{Blocker, yield_until};
 
 /// Panics when it is dropped.
 #[derive(Debug)]
@@ -161,12 +161,7 @@ impl Churn {
         let (stop, ledger) = (Arc::<AtomicBool>::default(), Arc::<Ledger>::default());
         let mut tasks = Vec::new();
         for _ in 0..3 {
-            let stopped = Arc::clone(&stop);
-            tasks.push(runtime.spawn(async move {
-                while !stopped.load(Ordering::Relaxed) {
-                    yield_now().await;
-                }
-            }));
+            tasks.push(runtime.spawn(yield_until(&stop)));
 
             let (there, mut at_the_other) = mpsc::channel(1);
             let (back, mut at_the_first) = mpsc::channel(1);

@@ -471,6 +471,7 @@ fn a_timer_that_was_set_before_a_long_poll_fires_during_it() {
             let (fired, has_fired) = channel();
             // It sets the timer and blocks the worker that did, in two polls.
             let timer = runtime.spawn(async move {
+                // A timer of the driver is what is tested, not a wait for luck.
                 tokio::time::sleep(Duration::from_millis(3)).await;
                 fired.send(()).unwrap();
             });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use polity::{Attributes, DsqId, Host, Policy, Position, Slice, TaskView, yield_if_due, yield_now};
 use polity_tests::{check, now, wait_for, wait_until};
 
+use crate::support::yield_until;
 use crate::workload::exit_of;
 
 /// Longer than any test lasts.
@@ -103,12 +104,7 @@ fn by_default_the_policy_is_asked_after_each_poll() {
         runtime.load(policy).unwrap();
         // Another one, so that there is something else to run.
         let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
-        let other = runtime.spawn_with(Attributes::new().tag(2), async move {
-            while !until.load(Ordering::Relaxed) {
-                yield_now().await;
-            }
-        });
+        let other = runtime.spawn_with(Attributes::new().tag(2), yield_until(&over));
         let task = runtime.spawn_with(Attributes::new().tag(1), wake_myself_times(50));
         wait_for("the task", task.unwrap()).unwrap();
         over.store(true, Ordering::Relaxed);

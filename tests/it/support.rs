@@ -3,14 +3,30 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 
-use polity::{Host, JoinHandle, Policy, Runtime, TaskView};
+use polity::{Handle, Host, JoinHandle, Policy, Runtime, TaskView, yield_now};
+use polity_policies::Callback;
 use polity_tests::{receive, wait_for};
+
+/// The callbacks that come on a worker: what goes wrong in one of them is tried in each. Those of timers and of changed
+/// attributes have tests of their own, in `timers` and `changes`.
+pub(crate) const ON_WORKERS: [Callback; 10] = [
+    Callback::InitTask,
+    Callback::ExitTask,
+    Callback::SelectWorker,
+    Callback::Enqueue,
+    Callback::Dequeue,
+    Callback::Dispatch,
+    Callback::Runnable,
+    Callback::Running,
+    Callback::Stopping,
+    Callback::Quiescent,
+];
 
 /// Counts its drops.
 pub(crate) struct Counted(Arc<AtomicUsize>);
@@ -81,6 +97,42 @@ impl Blocker {
     pub(crate) fn end(self) {
         drop(self.release);
         wait_for("the end of a long poll", self.task).unwrap();
+    }
+}
+
+/// Yields, and does nothing else, until it is told to stop.
+pub(crate) fn yield_until(stop: &Arc<AtomicBool>) -> impl Future<Output = ()> + Send + use<> {
+    let stop = Arc::clone(stop);
+    async move {
+        while !stop.load(Ordering::Relaxed) {
+            yield_now().await;
+        }
+    }
+}
+
+/// Tasks that only yield: there is always something to run, and nothing is held up for long.
+pub(crate) struct Yielding {
+    stop: Arc<AtomicBool>,
+    pub(crate) tasks: Vec<JoinHandle<()>>,
+}
+
+impl Yielding {
+    pub(crate) fn start(runtime: &Handle, count: usize) -> Yielding {
+        let stop = Arc::<AtomicBool>::default();
+        let tasks = (0..count).map(|_| runtime.spawn(yield_until(&stop)));
+        Yielding {
+            tasks: tasks.collect(),
+            stop,
+        }
+    }
+
+    /// Tells them to stop, and waits for them.
+    #[track_caller]
+    pub(crate) fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            wait_for("a task that yields", task).unwrap();
+        }
     }
 }
 

@@ -151,7 +151,7 @@ fn the_earliest_of_several_times_counts_and_the_others_are_forgotten() {
             }
         });
         receive("the earliest", &heard);
-        // Twice as long as the latest.
+        // Twice as long as the latest: that they do not come is the subject, and tells nobody.
         let long = { runtime.spawn(async { tokio::time::sleep(SOON * 16).await }) };
         wait_for("that time", long).unwrap();
         assert!(heard.try_recv().is_err());
@@ -228,6 +228,7 @@ fn times_go_with_their_policy() {
             },
         );
         runtime.load(silent).unwrap();
+        // That they do not come is the subject, and tells nobody.
         let long = runtime.spawn(async { tokio::time::sleep(SOON * 20).await });
         wait_for("twice that time", long).unwrap();
         assert!(heard.try_recv().is_err());
@@ -242,6 +243,7 @@ fn what_comes_in_a_bypass_comes_after_it() {
             host.kick_at(worker(0), host.now() + SOON * 4);
         });
         let bypass = runtime.bypass();
+        // That it does not come is the subject, and tells nobody.
         let long = runtime.spawn(async { tokio::time::sleep(SOON * 20).await });
         wait_for("five times that time", long).unwrap();
         let too_early = heard.try_recv();

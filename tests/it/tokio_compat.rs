@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Barrier, Mutex, Notify, RwLock, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use crate::support::{Yielding, yield_until};
+
 // --- sockets ---
 
 /// Echoes on every connection until it is closed.
@@ -140,22 +142,9 @@ fn a_socket_made_in_block_on_works_in_a_task_and_the_other_way_round() {
 #[test]
 fn the_only_worker_serves_sockets_while_tasks_keep_it_busy() {
     check(1, |runtime| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let busy: Vec<_> = (0..4)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                runtime.spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        polity::yield_now().await;
-                    }
-                })
-            })
-            .collect();
+        let busy = Yielding::start(&runtime, 4);
         check_echo(&runtime, 10, 20);
-        stop.store(true, Ordering::Relaxed);
-        for task in busy {
-            wait_for("a busy task", task).unwrap();
-        }
+        busy.end();
     });
 }
 
@@ -243,13 +232,9 @@ fn a_timer_fires_while_the_only_worker_is_kept_busy_by_a_task_that_yields() {
                 runtime.load(Priority::new()).unwrap();
             }
             let fired = Arc::new(AtomicBool::new(false));
-            let seen = Arc::clone(&fired);
-            let busy = runtime.spawn(async move {
-                while !seen.load(Ordering::Relaxed) {
-                    polity::yield_now().await;
-                }
-            });
+            let busy = runtime.spawn(yield_until(&fired));
             let timer = runtime.spawn(async move {
+                // A timer of the driver is what is tested, not a wait for luck.
                 sleep(Duration::from_millis(20)).await;
                 fired.store(true, Ordering::Relaxed);
             });
@@ -270,6 +255,7 @@ fn select_takes_what_comes_first() {
                 for n in 0..100 {
                     sender.send(n).await.unwrap();
                     if n % 10 == 0 {
+                        // So that the receiver waits now and then.
                         sleep(Duration::from_millis(1)).await;
                     }
                 }
@@ -453,6 +439,7 @@ fn a_loop_over_a_channel_that_is_always_ready_lets_others_run() {
             for _ in 0..20 {
                 wait_for("another task", runtime.spawn(async {})).unwrap();
             }
+            // A timer of the driver is what is tested, not a wait for luck.
             let timer = runtime.spawn(async { sleep(Duration::from_millis(1)).await });
             wait_for("a timer", timer).unwrap();
             stop.store(true, Ordering::Relaxed);
@@ -493,6 +480,7 @@ fn a_library_may_spawn_on_tokio_and_is_counted() {
         let (foreign, counted) = std::sync::mpsc::channel();
         let task = runtime.spawn(async move {
             let library = tokio::spawn(async move {
+                // Libraries do it.
                 sleep(Duration::from_millis(1)).await;
                 may_go.await.unwrap() + 1
             });
@@ -513,13 +501,7 @@ fn a_library_may_spawn_on_tokio_and_is_counted() {
 #[expect(clippy::disallowed_methods, reason = "libraries do it")]
 fn foreign_tasks_run_while_the_only_worker_is_busy_and_while_it_is_idle() {
     check(1, |runtime| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        let busy = runtime.spawn(async move {
-            while !seen.load(Ordering::Relaxed) {
-                polity::yield_now().await;
-            }
-        });
+        let busy = Yielding::start(&runtime, 1);
         let root = |n: u32| async move { tokio::spawn(async move { n }).await.unwrap() };
         for n in 0..20 {
             assert_eq!(
@@ -527,8 +509,7 @@ fn foreign_tasks_run_while_the_only_worker_is_busy_and_while_it_is_idle() {
                 n
             );
         }
-        stop.store(true, Ordering::Relaxed);
-        wait_for("the busy task", busy).unwrap();
+        busy.end();
         for n in 0..200 {
             assert_eq!(runtime.block_on(root(n)), n);
         }

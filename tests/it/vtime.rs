@@ -337,6 +337,7 @@ fn a_sleeper_is_polled_next_when_it_wakes() {
         let sleeper = runtime
             .spawn_with(Attributes::new().tag(SLEEPER), async {
                 for _ in 0..50 {
+                    // The others use up time meanwhile: that is the subject.
                     tokio::time::sleep(5 * MS).await;
                 }
             })
@@ -374,7 +375,7 @@ fn a_sleeper_does_not_hoard() {
         let mut tasks = vec![always(&runtime, Attributes::new(), &stop, || 200 * US)];
         let stopped = Arc::clone(&stop);
         let sleeper = async move {
-            // Half a second behind the other, if it could hoard.
+            // Half a second behind the other, if it could hoard: the time is the subject.
             tokio::time::sleep(500 * MS).await;
             while !stopped.load(Ordering::Relaxed) {
                 spin(200 * US);

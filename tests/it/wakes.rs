@@ -139,6 +139,7 @@ fn a_timer_and_a_thread_wake_in_the_name_of_no_task() {
         let notes = Notes::new(Wakes::Recorded);
         runtime.load(notes.clone()).unwrap();
         let (timed, ()) = run(&runtime, async {
+            // A wake by the driver is the subject.
             tokio::time::sleep(Duration::from_millis(2)).await
         });
         assert_eq!(notes.of(timed)[1..], [(Some(WakeSource::Driver), None)]);

@@ -5,12 +5,13 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use polity::{DsqId, EnqueueReason, JoinHandle, Position, Runtime, yield_now};
+use polity::{DsqId, EnqueueReason, JoinHandle, Position, Runtime};
 use polity_tests::{check, now, receive, wait_for, wait_until};
 
 use super::{
     Calls, RUNS, bypass_between_passes, held, holding, kept, load, load_holding, pass_each_worker,
 };
+use crate::support::yield_until;
 use crate::workload::{Held, Record, Script, lock, tagged};
 
 #[test]
@@ -131,14 +132,7 @@ fn a_task_that_yields_comes_back_by_enqueue_when_the_last_guard_is_dropped() {
         check(workers, |runtime| {
             let (calls, record) = load_holding(&runtime);
             let stop = Arc::new(AtomicBool::new(false));
-            let yielding = |tag| {
-                let stop = Arc::clone(&stop);
-                tagged(&runtime, tag, async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        yield_now().await;
-                    }
-                })
-            };
+            let yielding = |tag| tagged(&runtime, tag, yield_until(&stop));
             let before = yielding(RUNS);
             let outer = runtime.bypass();
             let inner = runtime.bypass();

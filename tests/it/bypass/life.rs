@@ -11,7 +11,7 @@ use polity_tests::{check, receive, wait_for, wait_until, within};
 use super::{
     Calls, RUNS, bypass_between_passes, held, holding, kept, load, load_holding, pass_each_worker,
 };
-use crate::support::{Drops, waiting};
+use crate::support::{Drops, waiting, yield_until};
 use crate::workload::{Held, Mixed, Recorder, Script, exit_of, tagged};
 
 #[test]
@@ -28,12 +28,7 @@ fn a_bypass_without_a_policy_changes_nothing() {
 fn a_policy_loaded_in_a_bypass_gets_its_first_tasks_after_it() {
     check(2, |runtime| {
         let stop = Arc::new(AtomicBool::new(false));
-        let stops = Arc::clone(&stop);
-        let old = tagged(&runtime, RUNS, async move {
-            while !stops.load(Ordering::Relaxed) {
-                yield_now().await;
-            }
-        });
+        let old = tagged(&runtime, RUNS, yield_until(&stop));
         let guard = runtime.bypass();
         let (calls, record) = load_holding(&runtime);
         let task = tagged(&runtime, 1, async {});

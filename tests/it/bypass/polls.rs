@@ -9,7 +9,7 @@ use polity_policies::{Fifo, Priority, Vtime};
 use polity_tests::{check, wait_for, wait_until, within};
 
 use super::{Calls, RUNS, holding, load, load_holding, only_on, pass_each_worker};
-use crate::support::Blocker;
+use crate::support::{Blocker, yield_until};
 use crate::workload::{GiveBack, Keeper, Mixed, Script, lock, tagged};
 
 /// Counts the polls.
@@ -150,13 +150,7 @@ fn polls_of_yielding_tasks(
     let tasks = Mutex::new(Vec::new());
     start(&|| {
         for polls in &polls {
-            let stop = Arc::clone(&stop);
-            let yields = async move {
-                while !stop.load(Ordering::Relaxed) {
-                    yield_now().await;
-                }
-            };
-            lock(&tasks).push(runtime.spawn(counted(polls, yields)));
+            lock(&tasks).push(runtime.spawn(counted(polls, yield_until(&stop))));
         }
     });
     let now = || polls.each_ref().map(|polls| polls.load(Ordering::SeqCst));

@@ -13,8 +13,8 @@ use polity_tests::{builder, in_a_process_of_its_own, receive, wait_for, wait_unt
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Bounds, on, policies, stand_in_has_left};
+use crate::reports::Reports;
 use crate::support::Blocker;
-use crate::watchdog::hogs::Reports;
 
 const W0: WorkerId = WorkerId::new(0);
 
@@ -208,6 +208,7 @@ fn a_task_adrift_may_sleep_and_spawn() {
             gone.recv().await;
             let mut sum = 0;
             for n in 0..10 {
+                // Woken by the driver, on whichever thread that is.
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 bound.touch();
                 sum += polity::spawn(async move { n }).await.unwrap();

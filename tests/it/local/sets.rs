@@ -22,6 +22,7 @@ fn members_run_on_the_callers_thread_among_themselves_and_beside_tasks() {
                 for _ in 0..10 {
                     yield_now().await;
                     bound.touch();
+                    // Woken by the driver, on whichever thread that is.
                     tokio::time::sleep(Duration::from_micros(10)).await;
                     polity::spawn(async {}).await.unwrap();
                     bound.touch();

@@ -14,6 +14,7 @@ async fn live(bounds: Bounds, mut random: Random) -> usize {
     let mut children = Vec::new();
     for _ in 0..20 {
         match random.below(6) {
+            // Woken by the driver, on whichever thread that is.
             0 => tokio::time::sleep(Duration::from_micros(random.below(2_000))).await,
             1 => polity::spawn(async {}).await.unwrap(),
             2 => {

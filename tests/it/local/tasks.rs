@@ -37,6 +37,7 @@ fn a_local_task_is_polled_and_dropped_on_the_thread_on_which_it_was_spawned() {
                         for _ in 0..20 {
                             yield_now().await;
                             bound.touch();
+                            // Woken by the driver, on whichever thread that is.
                             tokio::time::sleep(Duration::from_micros(50)).await;
                             bound.touch();
                             // Woken by a task that may be on another thread.
@@ -429,6 +430,7 @@ fn a_local_task_whose_affinity_is_changed_stays_on_its_thread() {
                     for _ in 0..20 {
                         yield_now().await;
                         bound.touch();
+                        // Woken by the driver, on whichever thread that is.
                         tokio::time::sleep(Duration::from_micros(50)).await;
                         bound.touch();
                     }

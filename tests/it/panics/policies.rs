@@ -14,20 +14,8 @@ use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
 use polity_tests::{check, now, wait_for, wait_until};
 
 use super::{Churn, check_every_worker_works, check_panic, load_while_busy, throw_endless_bomb};
+use crate::support::ON_WORKERS;
 use crate::workload::{Recorder, Script, exit_of, expect_ordered_panics, lock, tagged};
-
-const ON_WORKERS: [Callback; 10] = [
-    Callback::InitTask,
-    Callback::ExitTask,
-    Callback::SelectWorker,
-    Callback::Enqueue,
-    Callback::Dequeue,
-    Callback::Dispatch,
-    Callback::Runnable,
-    Callback::Running,
-    Callback::Stopping,
-    Callback::Quiescent,
-];
 
 /// Loads `policy` under a churn; when it has ended, every task has, and each worker and another policy go on.
 fn end_of(runtime: &Runtime, policy: impl Policy) -> Arc<ExitInfo> {

@@ -186,6 +186,7 @@ fn a_waker_that_panics_when_it_is_replaced_leaves_the_handle_usable() {
 /// A timer that somebody polls by hand has woken its waker, which panicked at that.
 fn panic_in_the_driver(runtime: &Handle, at: At) {
     let _entered = runtime.enter();
+    // The driver has to fire it: that is the subject.
     let mut timer = Box::pin(tokio::time::sleep(Duration::from_millis(2)));
     let [wakes, drops] = register(&mut timer, at);
     // `wake` owns the waker, so the drop comes with it.
@@ -243,6 +244,7 @@ fn timers_stand_still_after_a_foreign_waker_has_panicked_in_the_driver() {
     check(2, |runtime| {
         panic_in_the_driver(&runtime, At::Wake);
         let due = now() + Duration::from_millis(1);
+        // That it does not fire is the subject.
         let task = runtime.spawn(async { tokio::time::sleep(Duration::from_millis(1)).await });
         wait_until("it is due for long", || {
             check_every_worker_works(&runtime);

@@ -1,6 +1,5 @@
 //! Threads that come back, or are convicted, at an awkward moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use polity_tests::{builder, now, wait_for, wait_until, within};
 use crate::spares::ledger::Ledger;
 use crate::spares::trap::{How, Kind, Trap, Trigger};
 use crate::spares::turns::slow;
-use crate::support::Blocker;
+use crate::support::{Blocker, Yielding};
 use crate::workload::{Mixed, Random, Recorder, Script, exit_of};
 
 fn runtime(workers: usize, spares: usize) -> Runtime {
@@ -135,16 +134,7 @@ fn calls_for_one_worker_do_not_overlap_when_the_heir_of_a_stand_in_is_at_work() 
             wait_until("it is convicted", || runtime.abandoned_threads() == 1);
             let (policy, record) = Recorder::new(slow(), 1);
             runtime.load(policy).unwrap();
-            let stop = Arc::new(AtomicBool::new(false));
-            let busy = (0..6).map(|_| {
-                let stop = Arc::clone(&stop);
-                runtime.spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        yield_now().await;
-                    }
-                })
-            });
-            let busy: Vec<_> = busy.collect();
+            let busy = Yielding::start(&runtime, 6);
             let run_a_little = || {
                 let polls = runtime.metrics().polls + 20;
                 wait_until("it has run a little", || runtime.metrics().polls >= polls);
@@ -152,10 +142,7 @@ fn calls_for_one_worker_do_not_overlap_when_the_heir_of_a_stand_in_is_at_work() 
             run_a_little();
             blocker.end();
             run_a_little();
-            stop.store(true, Ordering::Relaxed);
-            for task in busy {
-                wait_for("a busy task", task).unwrap();
-            }
+            busy.end();
             trigger.release();
             record.check();
         }

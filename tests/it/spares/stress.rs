@@ -8,26 +8,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use polity::{Bypass, WorkerId, WorkerMask, yield_now};
-use polity_policies::{Callback, Priority};
+use polity_policies::Priority;
 use polity_tests::{builder, now, wait_until, within};
 use tokio::sync::watch;
 
 use crate::spares::ledger::Ledger;
 use crate::spares::trap::{How, Kind, Trap, Trigger};
+use crate::support::ON_WORKERS;
 use crate::workload::{Mixed, Random, Recorder};
-
-const CALLBACKS: [Callback; 10] = [
-    Callback::InitTask,
-    Callback::ExitTask,
-    Callback::SelectWorker,
-    Callback::Enqueue,
-    Callback::Dequeue,
-    Callback::Dispatch,
-    Callback::Runnable,
-    Callback::Running,
-    Callback::Stopping,
-    Callback::Quiescent,
-];
 
 /// Calls that may be stuck at a time: as many as there are spares, so that somebody always gets ahead.
 const MOST_STUCK: usize = 4;
@@ -48,6 +36,7 @@ async fn any_life(what: u64, micros: u64, mut go: watch::Receiver<bool>) {
                 yield_now().await;
             }
         }
+        // A wake by the driver.
         3 => tokio::time::sleep(Duration::from_micros(micros)).await,
         4 => {
             let child = polity::spawn(async { yield_now().await });
@@ -77,7 +66,7 @@ fn whatever_gets_stuck_and_comes_back_every_task_ends_once() {
         let in_use: usize = stuck.iter().map(|(_, jaws)| jaws).sum();
         match random.below(10) {
             0..5 if in_use + jaws <= MOST_STUCK => {
-                let callback = CALLBACKS[random.below(10) as usize];
+                let callback = ON_WORKERS[random.below(10) as usize];
                 let how = [How::Spinning, How::Blocked][random.below(2) as usize];
                 let (trap, trigger) = Trap::new(callback, how, jaws);
                 runtime.load(trap).unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use polity::{Attributes, DsqId, Position, WorkerId, WorkerMask, yield_now};
 use polity_tests::{now, wait_for, within};
 
+use crate::support::yield_until;
 use crate::workload::{Random, Recorder, Script};
 
 fn pass_time(micros: u64) {
@@ -52,6 +53,7 @@ fn calls_for_one_worker_never_overlap_while_stand_ins_come_and_go() {
                 let mut random = Random::new(random.next());
                 let hog = async move {
                     for _ in 0..150 {
+                        // The length of the poll is the subject.
                         std::thread::park_timeout(Duration::from_micros(
                             8_000 + random.below(14_000),
                         ));
@@ -60,13 +62,8 @@ fn calls_for_one_worker_never_overlap_while_stand_ins_come_and_go() {
                 };
                 tasks.push(runtime.spawn_with(here(), hog).unwrap());
                 for _ in 0..3 {
-                    let stop = Arc::clone(&stop);
-                    let busy = async move {
-                        while !stop.load(Ordering::Relaxed) {
-                            yield_now().await;
-                        }
-                    };
-                    tasks.push(runtime.spawn_with(here(), busy).unwrap());
+                    let busy = runtime.spawn_with(here(), yield_until(&stop));
+                    tasks.push(busy.unwrap());
                 }
             }
             let busy = tasks.split_off(0);

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use polity::{ExitKind, Runtime, yield_now};
+use polity::{ExitKind, Runtime};
 use polity_policies::Fifo;
 use polity_tests::{alone, builder, in_a_process_of_its_own, now, wait_for, wait_until, within};
 
-use crate::support::Blocker;
+use crate::support::{Blocker, yield_until};
 use crate::watchdog::{FORGET, MS, forgetful, threads};
 use crate::workload::{Mixed, exit_of, tagged};
 
@@ -142,12 +142,7 @@ fn a_hundred_thousand_waiting_tasks_beside_a_load_cost_the_watchdog_next_to_noth
                     let generation = runtime.load(Fifo::new()).unwrap();
                     let stop = Arc::new(AtomicBool::new(false));
                     for _ in 0..4 {
-                        let stop = Arc::clone(&stop);
-                        drop(runtime.spawn(async move {
-                            while !stop.load(Ordering::Relaxed) {
-                                yield_now().await;
-                            }
-                        }));
+                        drop(runtime.spawn(yield_until(&stop)));
                     }
                     // From then on it looks for late tasks at each tick.
                     let loaded_for = || runtime.policy_status().map(|policy| policy.loaded_for);

@@ -5,7 +5,7 @@
 //! against what a thread beside it has seen of that ([`Lateness`]), not against the plain bound.
 
 mod blame;
-pub(crate) mod hogs;
+mod hogs;
 mod idle;
 mod stalls;
 

@@ -415,6 +415,7 @@ fn a_policy_that_was_loaded_over_a_stalled_one_has_its_own_time() {
         while now() - begun < 300 * MS {
             loaded_at = now();
             runtime.load(forgetful()).unwrap();
+            // The interval between two loads is the subject.
             std::thread::park_timeout(20 * MS);
         }
         let last = runtime.policy_status();

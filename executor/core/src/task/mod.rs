@@ -67,5 +67,4 @@ mod data_tests;
 #[allow(unsafe_code)] // loom's cells hand out raw pointers
 mod loom_tests;
 #[cfg(all(test, not(polity_loom)))]
-#[allow(unsafe_code)] // one look at a word from outside
 mod tests;
