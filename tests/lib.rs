@@ -6,6 +6,7 @@ mod stage;
 
 use std::env;
 use std::future::Future;
+use std::hint;
 use std::panic::{Location, resume_unwind};
 use std::pin::pin;
 use std::process::Command;
@@ -91,6 +92,26 @@ fn check_with(builder: Builder, body: impl FnOnce(Runtime) + Send + 'static) {
     let runtime = builder.build().expect("the runtime starts");
     let handle = runtime.handle().clone();
     ends_or(move || body(runtime), move || handle.dump().to_string());
+}
+
+/// Lets so much time pass, for a test whose subject that is. No wait for luck: what happens is waited for with
+/// [`wait_until`].
+pub fn pass(time: Duration) {
+    let until = now() + time;
+    while let Some(left) = until
+        .checked_duration_since(now())
+        .filter(|it| !it.is_zero())
+    {
+        thread::park_timeout(left);
+    }
+}
+
+/// Keeps the processor for so long.
+pub fn burn(time: Duration) {
+    let until = now() + time;
+    while now() < until {
+        hint::spin_loop();
+    }
 }
 
 struct Unpark(Thread);

@@ -271,10 +271,10 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
                         if n % 2 == 0 {
                             let free = noted(&note_free, body);
                             let free = polity::spawn_with(Attributes::detached(), free);
-                            tasks.push((true, free.unwrap()));
+                            tasks.push(free.unwrap());
                         } else {
                             let body = noted(&note_stays, body);
-                            tasks.push((false, polity::spawn_with(only([0]), body).unwrap()));
+                            tasks.push(polity::spawn_with(only([0]), body).unwrap());
                         }
                     }
                     begun.send(()).unwrap();
@@ -288,7 +288,7 @@ fn a_thief_takes_from_a_blocked_worker_only_what_it_may_run() {
             assert!(!free.all().contains(&workers[0]), "{free:?}");
             assert!(stays.all().is_empty(), "{stays:?}");
             release.store(true, Ordering::SeqCst);
-            for (_, task) in wait_for("the blocker", blocker).unwrap() {
+            for task in wait_for("the blocker", blocker).unwrap() {
                 wait_for("a task", task).unwrap();
             }
             assert_eq!(stays.all(), [workers[0]].into());

@@ -280,14 +280,21 @@ fn a_dump_changes_nothing() {
     });
 }
 
+/// What a report shows beside what ended the policy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shows {
+    Nothing,
+    Dump,
+    DumpAndBacktrace,
+}
+
 /// Makes a policy's end with `end`, and checks what its report has.
 #[track_caller]
 fn check_end(
     policy: impl Policy,
     end: impl FnOnce(&Runtime) + Send + 'static,
     kind: ExitKind,
-    has_dump: bool,
-    has_backtrace: bool,
+    shows: Shows,
 ) -> Arc<ExitInfo> {
     within(move || {
         let runtime = builder(1)
@@ -298,7 +305,8 @@ fn check_end(
         end(&runtime);
         let info = runtime.wait_exit(generation, DEADLINE).unwrap();
         assert_eq!(info.kind, kind);
-        assert_eq!(info.dump.is_some(), has_dump, "{kind}");
+        assert_eq!(info.dump.is_some(), shows != Shows::Nothing, "{kind}");
+        let has_backtrace = shows == Shows::DumpAndBacktrace;
         assert_eq!(info.backtrace.is_some(), has_backtrace, "{kind}");
         if let Some(dump) = &info.dump {
             let first = format!("policy: {:?} (generation 1), ", info.policy);
@@ -318,9 +326,9 @@ fn run_some(runtime: &Runtime) {
 #[test]
 fn the_report_on_an_end_that_the_application_wanted_has_neither_dump_nor_backtrace() {
     let unload = |runtime: &Runtime| drop(runtime.unload());
-    check_end(Fifo::new(), unload, ExitKind::Unload, false, false);
+    check_end(Fifo::new(), unload, ExitKind::Unload, Shows::Nothing);
     let swap = |runtime: &Runtime| drop(runtime.load(Hoarder));
-    check_end(Fifo::new(), swap, ExitKind::Swap, false, false);
+    check_end(Fifo::new(), swap, ExitKind::Swap, Shows::Nothing);
     within(|| {
         let runtime = runtime(1);
         let generation = runtime.load(Fifo::new()).unwrap();
@@ -335,12 +343,12 @@ fn the_report_on_an_end_that_the_application_wanted_has_neither_dump_nor_backtra
 #[test]
 fn the_report_on_an_ejection_has_a_dump() {
     let eject = |runtime: &Runtime| drop(runtime.eject("because"));
-    check_end(Fifo::new(), eject, ExitKind::Ejected, true, false);
+    check_end(Fifo::new(), eject, ExitKind::Ejected, Shows::Dump);
 }
 
 #[test]
 fn the_report_on_a_stall_has_a_dump_with_the_task() {
-    let info = check_end(Hoarder, run_some, ExitKind::Stall, true, false);
+    let info = check_end(Hoarder, run_some, ExitKind::Stall, Shows::Dump);
     let dump = info.dump.as_deref().unwrap();
     assert!(has_line(dump, &["tasks that it held: 3"]), "{dump}");
     let task = info.task.unwrap().to_string();
@@ -353,7 +361,7 @@ fn the_report_on_a_stall_has_a_dump_with_the_task() {
 #[test]
 fn the_report_on_a_dispatch_loop_has_a_dump() {
     let policy = Faulty::new(Fault::DispatchEndlesslyAfter(0));
-    check_end(policy, run_some, ExitKind::DispatchLoop, true, false);
+    check_end(policy, run_some, ExitKind::DispatchLoop, Shows::Dump);
 }
 
 #[test]
@@ -373,7 +381,7 @@ fn the_report_on_a_stuck_callback_has_a_dump_with_the_callback() {
         });
         release.release();
     };
-    let info = check_end(policy, end, ExitKind::StuckCallback, true, false);
+    let info = check_end(policy, end, ExitKind::StuckCallback, Shows::Dump);
     let dump = info.dump.as_deref().unwrap();
     assert!(
         has_line(dump, &["worker 0: in enqueue of generation 1"]),
@@ -416,7 +424,7 @@ impl Policy for Wrong {
 
 #[track_caller]
 fn check_backtrace(policy: Wrong, kind: ExitKind) {
-    let info = check_end(policy, run_some, kind, true, true);
+    let info = check_end(policy, run_some, kind, Shows::DumpAndBacktrace);
     let trace = info.backtrace.as_deref().unwrap().to_string();
     // Inlining may hide it elsewhere.
     if cfg!(debug_assertions) {
@@ -442,6 +450,6 @@ fn the_report_on_a_panic_has_a_dump_and_names_the_function_of_the_policy() {
 
 #[test]
 fn the_report_on_an_exit_that_the_policy_wanted_has_a_dump() {
-    let info = check_end(Wrong::Exit, run_some, ExitKind::PolicyExit, true, false);
+    let info = check_end(Wrong::Exit, run_some, ExitKind::PolicyExit, Shows::Dump);
     assert_eq!(info.code, 5);
 }

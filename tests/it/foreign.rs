@@ -1,7 +1,6 @@
 //! Tasks that were started with `tokio::spawn`: counted, and said once for each load that does not see them.
 
-// They are the subject.
-#![allow(clippy::disallowed_methods)]
+#![expect(clippy::disallowed_methods, reason = "they are the subject")]
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

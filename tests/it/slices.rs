@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use polity::{Attributes, DsqId, Host, Policy, Position, Slice, TaskView, yield_if_due, yield_now};
-use polity_tests::{check, now, wait_for, wait_until};
+use polity_tests::{burn, check, now, wait_for, wait_until};
 
 use crate::support::yield_until;
 use crate::workload::exit_of;
@@ -86,14 +86,6 @@ async fn wake_myself() {
 async fn wake_myself_times(times: usize) {
     for _ in 0..times {
         wake_myself().await;
-    }
-}
-
-/// Keeps the worker for so long.
-fn burn(time: Duration) {
-    let until = now() + time;
-    while now() < until {
-        std::hint::spin_loop();
     }
 }
 

@@ -21,7 +21,7 @@ use crate::workload::{Mixed, Recorder, lock};
 
 const WORKERS: usize = 2;
 
-/// Two workers, as many spares, and no stall that a slow machine might bring about.
+/// Two workers, spares for both, and no stall that a slow machine might bring about.
 fn runtime() -> Runtime {
     // Two for each worker: one that is back may be slow to leave.
     let builder = builder(WORKERS)

@@ -18,7 +18,7 @@ use polity::{
 };
 use polity_policies::{Vtime, VtimeTask};
 use polity_tests::{
-    alone, builder, check_without_spares, now, receive, wait_for, wait_until, within,
+    alone, builder, burn, check_without_spares, now, receive, wait_for, wait_until, within,
 };
 
 use crate::workload::{Random, lock};
@@ -119,13 +119,6 @@ impl Policy for Watched {
     }
 }
 
-fn spin(length: Duration) {
-    let until = now() + length;
-    while now() < until {
-        std::hint::spin_loop();
-    }
-}
-
 /// A task that never waits, until it is told to stop.
 fn always(
     runtime: &Handle,
@@ -136,7 +129,7 @@ fn always(
     let stop = Arc::clone(stop);
     let task = async move {
         while !stop.load(Ordering::Relaxed) {
-            spin(length());
+            burn(length());
             yield_now().await;
         }
     };
@@ -378,7 +371,7 @@ fn a_sleeper_does_not_hoard() {
             // Half a second behind the other, if it could hoard: the time is the subject.
             tokio::time::sleep(500 * MS).await;
             while !stopped.load(Ordering::Relaxed) {
-                spin(200 * US);
+                burn(200 * US);
                 yield_now().await;
             }
         };

@@ -99,10 +99,12 @@ fn plain_wake() -> Duration {
     });
     writer.write_all(&[0]).unwrap();
     wait_until("it has read", || awake.load(Ordering::SeqCst) == 1);
+    // Time to fall asleep again, which tells nobody.
     thread::park_timeout(Duration::from_millis(1));
     let start = now();
     writer.write_all(&[0]).unwrap();
     while awake.load(Ordering::SeqCst) == 1 {
+        // As the trial looks, so that both see it as late.
         thread::park_timeout(Duration::from_micros(20));
     }
     let took = now() - start;

@@ -6,14 +6,13 @@ use std::io;
 use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use polity::{
     Attributes, Builder, DequeueReason, DsqId, Generation, Host, Pin, Policy, Position, Runtime,
     TaskId, TaskView, WorkerId, yield_now,
 };
-use polity_tests::{now, wait_until};
+use polity_tests::{pass, wait_until};
 use rand::RngExt;
 
 use crate::process::{Killer, PART, Process, Setup, alone, say};
@@ -192,17 +191,6 @@ fn start_unstoppable() -> Process {
         ..Setup::default()
     };
     Process::start_with(module_path!(), LENIENT, setup)
-}
-
-/// Lets time pass, where that is the subject.
-fn pass(time: Duration) {
-    let until = now() + time;
-    while let Some(left) = until
-        .checked_duration_since(now())
-        .filter(|it| !it.is_zero())
-    {
-        thread::park_timeout(left);
-    }
 }
 
 /// Stops it for longer than its policy may let a task wait, and lets it go on.

@@ -81,6 +81,7 @@ pub(crate) fn quit(runtime: &Runtime, first_poll: impl FnOnce() -> Instant) -> O
         if runtime.policy_status().is_none() {
             break ours - before;
         }
+        // Leaves the processor to the thread that is to act.
         thread::park_timeout(Duration::from_micros(20));
     };
     let gone = now() - start;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use polity::{Builder, ExitKind, Generation, Metrics, Pin, Runtime};
 use polity_policies::{Callback, Fault, Faulty, Fifo, Priority};
-use polity_tests::{now, wait_until};
+use polity_tests::{now, pass, wait_until};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -30,17 +30,6 @@ const SECONDS: &str = "POLITY_STORM_SECONDS";
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
     Some(value.parse().expect("a number"))
-}
-
-/// Lets time pass, where that is the subject.
-fn pass(time: Duration) {
-    let until = now() + time;
-    while let Some(left) = until
-        .checked_duration_since(now())
-        .filter(|it| !it.is_zero())
-    {
-        thread::park_timeout(left);
-    }
 }
 
 // ---- the child ----

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use polity::{Attributes, Runtime, yield_now};
-use polity_tests::now;
+use polity_tests::burn;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc::channel;
@@ -30,6 +30,7 @@ pub(crate) fn start(runtime: &Runtime, rng: &mut StdRng) {
         let mut rng = StdRng::seed_from_u64(rng.random());
         let forever = async move {
             loop {
+                // The driver's timers are part of the load.
                 sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
             }
         };
@@ -54,13 +55,5 @@ pub(crate) fn start(runtime: &Runtime, rng: &mut StdRng) {
             }
         };
         drop(runtime.spawn_with(Attributes::new().name("hog"), forever));
-    }
-}
-
-/// Keeps the processor for so long.
-fn burn(time: Duration) {
-    let until = now() + time;
-    while now() < until {
-        std::hint::spin_loop();
     }
 }

@@ -232,31 +232,39 @@ fn a_policy_that_init_refused_may_panic_in_its_drop() {
     assert_eq!(dropped.load(Ordering::SeqCst), 1);
 }
 
+/// Where a policy panics that ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Exit,
+    Drop,
+    Both,
+}
+
+/// What it panics with.
+#[derive(Clone, Copy)]
+enum Payload {
+    Text,
+    EndlessBomb,
+}
+
 /// A policy that panics in `exit`, in its drop, or in both.
-fn bad_end(
-    exit: bool,
-    drop: bool,
-    endless: bool,
-    say: impl Fn(&str) + Send + Sync + 'static,
-) -> Script {
+fn bad_end(at: At, payload: Payload, say: impl Fn(&str) + Send + Sync + 'static) -> Script {
     let say = Arc::new(say);
     let say_drop = Arc::clone(&say);
-    let throw = move |text: &'static str| {
-        if endless {
-            resume_unwind(Box::new(EndlessBomb));
-        }
-        panic!("{text}");
+    let throw = move |text: &'static str| match payload {
+        Payload::Text => panic!("{text}"),
+        Payload::EndlessBomb => resume_unwind(Box::new(EndlessBomb)),
     };
     Script::new("bad_end")
         .exit(move |_| {
             say("exit");
-            if exit {
+            if at != At::Drop {
                 throw("in exit, as ordered");
             }
         })
         .dropped(move || {
             say_drop("drop");
-            if drop {
+            if at != At::Exit {
                 throw("in drop, as ordered");
             }
         })
@@ -283,16 +291,16 @@ fn panics_in_exit_and_drop_change_nothing_for_the_policy_that_came_next() {
     expect_ordered_panics();
     check(2, |runtime| {
         for end in ENDS {
-            for (exit, drop, endless) in [
-                (true, false, false),
-                (true, false, true),
-                (false, true, false),
-                (false, true, true),
-                (true, true, false),
-                (true, true, true),
+            for (at, payload) in [
+                (At::Exit, Payload::Text),
+                (At::Exit, Payload::EndlessBomb),
+                (At::Drop, Payload::Text),
+                (At::Drop, Payload::EndlessBomb),
+                (At::Both, Payload::Text),
+                (At::Both, Payload::EndlessBomb),
             ] {
                 let (said, says) = channel();
-                let policy = bad_end(exit, drop, endless, move |what| {
+                let policy = bad_end(at, payload, move |what| {
                     said.send(what.to_owned()).unwrap();
                 });
                 let generation = runtime.load(policy).unwrap();
@@ -340,20 +348,20 @@ fn a_policy_that_was_ejected_for_a_panic_may_panic_in_exit_and_drop_too() {
 #[test]
 fn a_runtime_ends_although_its_policy_panics_in_exit_or_drop() {
     expect_ordered_panics();
-    for (exit, drop, endless) in [
-        (true, false, false),
-        (false, true, false),
-        (true, true, false),
-        (true, true, true),
+    for (at, payload) in [
+        (At::Exit, Payload::Text),
+        (At::Drop, Payload::Text),
+        (At::Both, Payload::Text),
+        (At::Both, Payload::EndlessBomb),
     ] {
         within(move || {
             let (said, says) = channel();
             let runtime = polity_tests::runtime(2);
-            let policy = bad_end(exit, drop, endless, move |what| {
+            let policy = bad_end(at, payload, move |what| {
                 said.send(what.to_owned()).unwrap();
             });
             runtime.load(policy).unwrap();
-            std::mem::drop(runtime);
+            drop(runtime);
             assert_eq!(receive("exit", &says), "exit");
             assert_eq!(receive("drop", &says), "drop");
         });

@@ -78,9 +78,16 @@ impl Drop for WaitsInDrop {
     }
 }
 
+/// How the first one of two panics unwinds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unwinds {
+    AtOnce,
+    /// Until the second one has been caught.
+    Slowly,
+}
+
 /// The end of a policy of which two callbacks panic: the first one while it holds a lock, the second one over that lock.
-/// `slowly`: the first one goes on unwinding until the second one has been caught.
-fn end_by_two_panics(runtime: &Runtime, slowly: bool) -> Arc<ExitInfo> {
+fn end_by_two_panics(runtime: &Runtime, first: Unwinds) -> Arc<ExitInfo> {
     let books = Arc::new(Mutex::new(()));
     let (held, is_held) = channel();
     let (caught, is_caught) = channel();
@@ -89,6 +96,7 @@ fn end_by_two_panics(runtime: &Runtime, slowly: bool) -> Arc<ExitInfo> {
     let policy = Script::new("poisoner").running(move |_, task| match task.tag() {
         1 => {
             // Taken before the lock, so dropped after it.
+            let slowly = first == Unwinds::Slowly;
             let _unwinds_slowly = slowly.then(|| WaitsInDrop(Arc::clone(&is_caught)));
             let _held = lock(&books);
             held.send(()).unwrap();
@@ -122,13 +130,13 @@ fn end_by_two_panics(runtime: &Runtime, slowly: bool) -> Arc<ExitInfo> {
 /// has built a runtime already, that of the ordered panics is above it and keeps them to itself: so, `test` is given a process
 /// of its own.
 #[track_caller]
-fn check_first_is_reported(test: &str, slowly: bool) {
+fn check_first_is_reported(test: &str, first: Unwinds) {
     in_a_process_of_its_own(test, || {
         expect_ordered_panics();
         check(2, move |runtime| {
             let mut reported = 0;
             while reported < 200 {
-                let info = end_by_two_panics(&runtime, slowly);
+                let info = end_by_two_panics(&runtime, first);
                 // A callback that unwinds for too long is stuck, and a loaded machine may take so long for two passes.
                 if info.kind != ExitKind::StuckCallback {
                     check_panic(&info, "running: the books do not balance, as ordered");
@@ -146,7 +154,7 @@ fn check_first_is_reported(test: &str, slowly: bool) {
 fn a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned() {
     check_first_is_reported(
         "panics::poison::a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_poisoned",
-        true,
+        Unwinds::Slowly,
     );
 }
 
@@ -154,7 +162,7 @@ fn a_panic_that_unwinds_slowly_is_not_hidden_by_a_panic_over_the_lock_that_it_po
 fn a_panic_over_a_poisoned_lock_does_not_overtake_the_panic_that_poisoned_it() {
     check_first_is_reported(
         "panics::poison::a_panic_over_a_poisoned_lock_does_not_overtake_the_panic_that_poisoned_it",
-        false,
+        Unwinds::AtOnce,
     );
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use polity::{Attributes, Handle, Runtime, yield_now};
 use polity_policies::Callback;
-use polity_tests::{builder, now, wait_for, wait_until, within};
+use polity_tests::{builder, burn, wait_for, wait_until, within};
 
 use crate::spares::ledger::Ledger;
 use crate::spares::trap::{How, Kind, Trap, Trigger};
@@ -39,8 +39,7 @@ fn a_callback_that_returns_at_the_moment_of_its_conviction_costs_neither_a_task_
             let policy = Script::new("late").dispatch(move |_, _, _| {
                 if !stuck.swap(true, Ordering::SeqCst) {
                     while handle.policy_status().is_some() {}
-                    let until = now() + Duration::from_micros(delay);
-                    while now() < until {}
+                    burn(Duration::from_micros(delay));
                 }
             });
             let generation = runtime.load(policy).unwrap();

@@ -187,8 +187,9 @@ impl Shared {
         }
     }
 
-    fn snap(&self, host: &Host<'_>, callback: Callback, at_bait: bool) {
-        if callback != self.callback || !at_bait || !self.armed.load(Ordering::SeqCst) {
+    /// At the bait, if there is a jaw left for this callback.
+    fn snap(&self, host: &Host<'_>, callback: Callback) {
+        if callback != self.callback || !self.armed.load(Ordering::SeqCst) {
             return;
         }
         let one_less = |jaws: usize| jaws.checked_sub(1);
@@ -220,7 +221,9 @@ impl Shared {
 
     fn on_task(&self, host: &Host<'_>, callback: Callback, task: &TaskView<'_>) {
         self.entered(callback);
-        self.snap(host, callback, Kind::of(task) == Kind::Bait);
+        if Kind::of(task) == Kind::Bait {
+            self.snap(host, callback);
+        }
     }
 
     fn claims(&self) -> bool {
@@ -306,7 +309,7 @@ impl Policy for Trap {
         }
         self.0.claim(host);
         let before = self.0.caught_by(host);
-        self.0.snap(host, Callback::Dispatch, true);
+        self.0.snap(host, Callback::Dispatch);
         if self.0.caught_by(host) > before {
             // Let go. It holds this task still, as far as it knows.
             if let Some(held) = lock(&self.0.held).pop() {

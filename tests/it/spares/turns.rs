@@ -5,24 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use polity::{Attributes, DsqId, Position, WorkerId, WorkerMask, yield_now};
-use polity_tests::{now, wait_for, within};
+use polity_tests::{burn, pass, wait_for, within};
 
 use crate::support::yield_until;
 use crate::workload::{Random, Recorder, Script};
-
-fn pass_time(micros: u64) {
-    let until = now() + Duration::from_micros(micros);
-    while now() < until {
-        std::hint::spin_loop();
-    }
-}
 
 /// A policy whose callbacks take their time, so that two of them would meet.
 pub(crate) fn slow() -> Script {
     let number = AtomicU64::new(1);
     let random = move |bound| {
         let seed = number.fetch_add(1, Ordering::Relaxed);
-        pass_time(Random::new(seed).below(bound));
+        burn(Duration::from_micros(Random::new(seed).below(bound)));
     };
     let random = Arc::new(random);
     let [a, b, c, d] = [(); 4].map(|()| Arc::clone(&random));
@@ -53,10 +46,7 @@ fn calls_for_one_worker_never_overlap_while_stand_ins_come_and_go() {
                 let mut random = Random::new(random.next());
                 let hog = async move {
                     for _ in 0..150 {
-                        // The length of the poll is the subject.
-                        std::thread::park_timeout(Duration::from_micros(
-                            8_000 + random.below(14_000),
-                        ));
+                        pass(Duration::from_micros(8_000 + random.below(14_000)));
                         yield_now().await;
                     }
                 };

@@ -9,7 +9,7 @@ use polity::{
     Attributes, DsqId, ExitKind, Position, Runtime, TaskId, WorkerId, WorkerMask, yield_now,
 };
 use polity_policies::Fifo;
-use polity_tests::{builder, now, wait_for, wait_until, within};
+use polity_tests::{builder, burn, now, wait_for, wait_until, within};
 
 use crate::support::Blocker;
 use crate::watchdog::{FORGET, MS, forgetful};
@@ -32,14 +32,6 @@ fn only(worker: u16) -> Attributes {
 fn let_four_timeouts_pass() {
     let until = now() + 4 * TIMEOUT;
     wait_until("four timeouts have passed", || now() >= until);
-}
-
-/// Burns its processor.
-fn spin_for(time: Duration) {
-    let until = now() + time;
-    while now() < until {
-        std::hint::spin_loop();
-    }
 }
 
 /// First come, first served: one task for each worker that asks.
@@ -72,7 +64,7 @@ fn a_fair_policy_with_a_backlog_longer_than_its_timeout_is_not_ejected() {
                         yield_now().await;
                         let waited = (now() - ran_at).as_millis() as usize;
                         longest_wait.fetch_max(waited, Ordering::Relaxed);
-                        spin_for(MS);
+                        burn(MS);
                         ran_at = now();
                     }
                 })

@@ -1,29 +1,22 @@
 //! Long polls: reported once each, with everything about the task, and never blamed on the policy.
 
 use std::panic::Location;
-use std::thread;
 use std::time::Duration;
 
 use polity::{Attributes, BuildError, Handle, yield_now};
 use polity_policies::Fifo;
-use polity_tests::{builder, in_a_process_of_its_own, now, receive, wait_for, wait_until, within};
+use polity_tests::{
+    builder, in_a_process_of_its_own, now, pass, receive, wait_for, wait_until, within,
+};
 
 use crate::reports::Reports;
 use crate::watchdog::MS;
-
-/// Does not yield for so long. The interval is the subject.
-fn block_for(time: Duration) {
-    let until = now() + time;
-    while now() < until {
-        thread::park_timeout(until - now());
-    }
-}
 
 /// Does not yield until so many hogs have been counted, and for a while longer.
 fn block_until_counted(hogs: u64) {
     let runtime = Handle::current();
     wait_until("the poll is counted", || runtime.metrics().hogs >= hogs);
-    block_for(50 * MS);
+    pass(50 * MS);
 }
 
 /// The value of a field.
@@ -89,7 +82,7 @@ fn polls_below_the_threshold_are_not_hogs() {
         for nth in 0..5 {
             let took = runtime.spawn(async move {
                 let begun = now();
-                block_for(threshold - 50 * MS);
+                pass(threshold - 50 * MS);
                 now() - begun
             });
             let took = wait_for("a poll below the threshold", took).unwrap();

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use polity::{ExitKind, Runtime};
 use polity_policies::Fifo;
-use polity_tests::{alone, builder, in_a_process_of_its_own, now, wait_for, wait_until, within};
+use polity_tests::{
+    alone, builder, in_a_process_of_its_own, now, pass, wait_for, wait_until, within,
+};
 
 use crate::support::{Blocker, yield_until};
 use crate::watchdog::{FORGET, MS, forgetful, threads};
@@ -52,11 +53,7 @@ fn wait_for_quiet() {
 
 fn idle_for_three_seconds() {
     let before = sleeps();
-    let until = now() + 3 * SECOND;
-    // The interval is the subject.
-    while now() < until {
-        thread::park_timeout(until - now());
-    }
+    pass(3 * SECOND);
     let woken = woken_since(&before, 3);
     println!("in 3 s: {:?}", woken_since(&before, 0));
     assert!(woken.is_empty(), "woken up in 3 s: {woken:?}");
