@@ -32,16 +32,22 @@
 
 #![forbid(unsafe_code)]
 
+mod against;
 mod peer;
 mod policies;
+mod policy_hop;
 mod row;
 mod settings;
 mod side_by_side;
+mod turns;
 mod workload;
 
+pub use against::{async_executor, own, tokio_rt, tokio_sync, yatp};
 pub use peer::{AsyncExecutor, AsyncStatic, Peer, Polity, Tokio};
-pub use policies::{Empty, POLICIES, UnderPolicy};
+pub use policies::{CustomFifo, Empty, POLICIES, UnderPolicy};
+pub use policy_hop::policy_hop;
 pub use row::{Better, Goal, Row, geometric_mean, quartiles};
 pub use settings::{Settings, Suite};
-pub use side_by_side::{bench_policies, bench_runtimes, settings};
-pub use workload::{Round, Workload, all, named};
+pub use side_by_side::{bench_policies, bench_runtimes, bench_suite, settings};
+pub use turns::{Contender, take_turns};
+pub use workload::{Drivers, Load, Round, Workload, all, named};
