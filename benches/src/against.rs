@@ -136,3 +136,17 @@ pub fn async_executor(settings: &Settings, report: &mut dyn FnMut(Row)) {
 pub fn yatp(settings: &Settings, report: &mut dyn FnMut(Row)) {
     compare("yatp", settings, report);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_ends_on_polity_and_on_all_peers_of_its_suite() {
+        for workload in all::<Polity>() {
+            for entrant in Peers::of(workload.suite).and_polity() {
+                (entrant.start)(workload.name, 2).lap(1);
+            }
+        }
+    }
+}
