@@ -66,16 +66,6 @@ impl Contender {
         }
     }
 
-    /// What reports call it.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// How many operations a round counts for.
-    pub fn ops(&self) -> u64 {
-        self.ops
-    }
-
     /// The time that so many rounds take.
     ///
     /// # Panics
