@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `built_in` | no policy is loaded: ingress is the run queue |
 //! | `empty` | a policy with a name only: the contract's defaults, everything through the global DSQ |
+//! | `custom_fifo`, `custom_fifo_exact` | one custom DSQ, from which a worker takes up to 32 at once, or one |
 //! | `fifo` | `Fifo::new()`: exact global order, so every worker takes from one queue |
 //! | `fifo_per_worker` | `Fifo::per_worker()`: verdicts for the local DSQ |
 //! | `priority` | `Priority::new()`: custom DSQs by weight, custody, dispatch |
+//! | `vtime`, `vtime_coarse` | `Vtime`: one DSQ by vtime, with the clock read around each poll, and without |
 //!
 //! **How to read it.** Subtract `built_in`, divide by the operations of a round: that is nanoseconds per enqueue.
 //! `yield_many` (200 × 1,000) has long batches, so it shows the marginal price of a call. `chained_spawn` (1,000)
@@ -17,7 +19,7 @@
 //! case. What is expensive is lines of a shared queue that travel between cores, not the call: compare two workers
 //! with one.
 //!
-//! **Noise.** As in `yield` and `spawn`; `versus --only policy_call` takes turns and gives ratios.
+//! **Noise.** As in `yield` and `spawn`; `versus --only policy_hop` takes turns and gives differences and ratios.
 
 fn main() {
     let mut criterion = polity_benches::settings();

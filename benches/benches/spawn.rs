@@ -8,11 +8,13 @@
 //! | `spawn_many_local` | 10,000 spawns from the root of `block_on`, which is no worker in any contender |
 //! | `spawn_many_worker` | the same from inside a task: worker-local spawn, overflow, sharing |
 //! | `spawn_many_remote_idle` | 10,000 spawns from outside onto idle workers, then awaited one by one |
+//! | `spawn_many_remote_busy1`, `_busy2` | the same while other tasks stall the workers for 10 µs at a time |
+//! | `remote_spawn_1`, `_2` | 12,800 spawns from that many threads at once, then awaited |
 //! | `chained_spawn` | 1,000 tasks, each spawns the next: the path without any sharing |
 //! | `spawn_1`, `spawn_10` | a few tasks, each yields once, awaited by a blocked thread: thread wake-ups |
 //!
-//! Workloads: tokio `benches/rt_multi_threaded.rs` and `benches/spawn.rs` (MIT); `spawn_many_worker` is ours. The
-//! number behind the name counts workers.
+//! Workloads: tokio `benches/rt_multi_threaded.rs`, `benches/spawn.rs` and `benches/remote_spawn.rs` (MIT);
+//! `spawn_many_worker` is ours. The number behind the name counts workers.
 //!
 //! **Noise.** On two cores the spawning thread and two workers compete, so `spawn_many_*` swing by a third between
 //! runs. One worker is often *faster* than two: the cost is the sharing. For a ratio worth quoting run `versus`.
@@ -30,6 +32,10 @@ fn main() {
             "spawn_many_local",
             "spawn_many_worker",
             "spawn_many_remote_idle",
+            "spawn_many_remote_busy1",
+            "spawn_many_remote_busy2",
+            "remote_spawn_1",
+            "remote_spawn_2",
             "chained_spawn",
             "spawn_1",
             "spawn_10",

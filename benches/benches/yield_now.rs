@@ -4,9 +4,9 @@
 //! 200,000 polls and as many re-enqueues with nothing allocated. **Not for** wakes (`yield` never leaves the worker)
 //! nor fairness: nobody looks at the order.
 //!
-//! `yield_many`: 200 tasks × 1,000 yields, spawned from outside. From tokio `benches/rt_multi_threaded.rs` (MIT);
-//! async-executor's `benches/executor.rs` has the same idea with 300 × 300. The number behind the name counts
-//! workers; every runtime yields by its own `yield_now`.
+//! `yield_many`: 200 tasks × 1,000 yields, spawned from outside, all by tokio's `yield_now`. From tokio
+//! `benches/rt_multi_threaded.rs` (MIT); async-executor's `benches/executor.rs` has the same idea with 300 × 300 (bench
+//! `smol`). `yield_many_own`: the same, each runtime by its own `yield_now`. The number behind the name counts workers.
 //!
 //! **Noise.** Small per operation but bimodal with two workers: a run in which the tasks stay where they were
 //! spawned and one in which they are stolen back and forth differ. Look at one worker first, it is steady.
@@ -48,7 +48,9 @@ fn main() {
     let mut criterion = polity_benches::settings();
     bench_yield_if_due(&mut criterion);
     for workers in [2, 1] {
-        polity_benches::bench_runtimes(&mut criterion, "yield_many", workers);
+        for name in ["yield_many", "yield_many_own"] {
+            polity_benches::bench_runtimes(&mut criterion, name, workers);
+        }
     }
     criterion.final_summary();
 }

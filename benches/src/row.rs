@@ -70,7 +70,7 @@ pub fn quartiles(of: impl IntoIterator<Item = f64>) -> [f64; 3] {
 /// use polity_benches::{Better, Goal, Row};
 ///
 /// let row = Row {
-///     suite: "tokio",
+///     suite: "tokio_rt",
 ///     bench: "yield_many".to_owned(),
 ///     peer: "tokio",
 ///     unit: "ns",
@@ -142,7 +142,7 @@ impl Row {
     /// What stands above the lines.
     pub fn header() -> String {
         format!(
-            "{:<12}{:<30}{:<16}{:>11}{:>11} {:<9}{:>7}  {:<15}{:>9}  met",
+            "{:<16}{:<30}{:<16}{:>11}{:>11} {:<9}{:>7}  {:<15}{:>9}  met",
             "suite", "bench", "peer", "ours", "peer's", "unit", "ratio", "quartiles", "goal"
         )
     }
@@ -161,7 +161,7 @@ impl fmt::Display for Row {
         let (quartiles, goal) = (format!("({low:.2}-{high:.2})"), self.goal.to_string());
         write!(
             f,
-            "{:<12}{:<30}{:<16}{ours:>11.1}{theirs:>11.1} {:<9}{:>7.2}  {quartiles:<15}{goal:>9}  {met}",
+            "{:<16}{:<30}{:<16}{ours:>11.1}{theirs:>11.1} {:<9}{:>7.2}  {quartiles:<15}{goal:>9}  {met}",
             self.suite,
             self.bench,
             self.peer,

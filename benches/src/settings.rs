@@ -1,7 +1,5 @@
 //! What every suite of `versus` is told.
 
-use clap::Args;
-
 use crate::Row;
 
 /// How often, with how many workers, and which rows.
@@ -11,18 +9,15 @@ use crate::Row;
 ///
 /// let settings = Settings { reps: 3, workers: 2, only: vec!["echo".to_owned()] };
 /// assert!(settings.wants("io", "echo_64x64"));
-/// assert!(!settings.wants("tokio", "yield_many"));
+/// assert!(!settings.wants("tokio_rt", "yield_many"));
 /// ```
-#[derive(Args, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Measured turns of each contender.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pub reps: u32,
     /// Workers of each contender.
-    #[arg(long, default_value_t = 2)]
     pub workers: usize,
-    /// Only rows whose `suite/bench` contains one of these, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    /// Only rows whose `suite/bench` contains one of these; all, if there is none.
     pub only: Vec<String>,
 }
 

@@ -1,12 +1,12 @@
 //! Criterion groups of several contenders.
 
-use std::cell::OnceCell;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 
-use crate::{AsyncExecutor, AsyncStatic, POLICIES, Peer, Polity, Tokio, Workload, named};
+use crate::against::Peers;
+use crate::{Contender, POLICIES, Peer, Polity, all, named};
 
 /// Criterion with settings modest enough that the whole package takes minutes; the command line overrides them.
 ///
@@ -16,30 +16,36 @@ use crate::{AsyncExecutor, AsyncStatic, POLICIES, Peer, Polity, Tokio, Workload,
 pub fn settings() -> Criterion {
     Criterion::default()
         .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
         .configure_from_args()
 }
 
-/// Benches one workload on every runtime, as the group `name/workers`.
+/// Benches every workload of a suite on polity and on the suite's peers.
+///
+/// ```no_run
+/// polity_benches::bench_suite(&mut polity_benches::settings(), "tokio_sync", 2);
+/// ```
+pub fn bench_suite(criterion: &mut Criterion, suite: &str, workers: usize) {
+    for workload in all::<Polity>() {
+        if workload.suite == suite {
+            bench_runtimes(criterion, workload.name, workers);
+        }
+    }
+}
+
+/// Benches one workload on polity and on the peers of its suite, as the group `name/workers`.
 ///
 /// ```no_run
 /// polity_benches::bench_runtimes(&mut polity_benches::settings(), "yield_many", 2);
 /// ```
 pub fn bench_runtimes(criterion: &mut Criterion, name: &str, workers: usize) {
+    let workload = named::<Polity>(name);
     let mut group = criterion.benchmark_group(format!("{name}/{workers}"));
-    one::<Polity>(&mut group, Polity::NAME, &named(name), || {
-        Polity::start(workers)
-    });
-    one::<Tokio>(&mut group, Tokio::NAME, &named(name), || {
-        Tokio::start(workers)
-    });
-    one::<AsyncExecutor>(&mut group, AsyncExecutor::NAME, &named(name), || {
-        AsyncExecutor::start(workers)
-    });
-    one::<AsyncStatic>(&mut group, AsyncStatic::NAME, &named(name), || {
-        AsyncStatic::start(workers)
-    });
+    group.throughput(Throughput::Elements(workload.ops));
+    for entrant in Peers::of(workload.suite).and_polity() {
+        one(&mut group, entrant.name, || (entrant.start)(name, workers));
+    }
     group.finish();
 }
 
@@ -50,12 +56,13 @@ pub fn bench_runtimes(criterion: &mut Criterion, name: &str, workers: usize) {
 /// ```
 pub fn bench_policies(criterion: &mut Criterion, name: &str, workers: usize) {
     let mut group = criterion.benchmark_group(format!("policy_call/{name}/{workers}"));
-    one::<Polity>(&mut group, "built_in", &named(name), || {
-        Polity::start(workers)
+    group.throughput(Throughput::Elements(named::<Polity>(name).ops));
+    one(&mut group, "built_in", || {
+        Contender::new("built_in", Polity::start(workers), named(name))
     });
     for under in &POLICIES {
-        one::<Polity>(&mut group, under.name, &named(name), || {
-            (under.start)(workers)
+        one(&mut group, under.name, || {
+            Contender::new(under.name, (under.start)(workers), named(name))
         });
     }
     group.finish();
@@ -63,20 +70,10 @@ pub fn bench_policies(criterion: &mut Criterion, name: &str, workers: usize) {
 
 /// Starts a contender when criterion first asks for it (never, if the filter leaves it out) and keeps it for all
 /// samples.
-fn one<P: Peer>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    name: &str,
-    workload: &Workload<P>,
-    start: impl Fn() -> P,
-) {
-    let peer = OnceCell::new();
-    let mut round = None;
-    group.throughput(Throughput::Elements(workload.ops));
+fn one(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, start: impl Fn() -> Contender) {
+    let mut contender = None;
     group.bench_function(name, |bencher| {
-        let round = round.get_or_insert_with(|| (workload.prepare)(peer.get_or_init(&start)));
-        bencher.iter(round);
+        let contender = contender.get_or_insert_with(&start);
+        bencher.iter_custom(|rounds| contender.lap(rounds));
     });
-    if let Some(peer) = peer.get() {
-        peer.check();
-    }
 }

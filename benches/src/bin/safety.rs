@@ -14,10 +14,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
 
 use clap::Parser;
-use polity_benches::{POLICIES, Peer, Polity, named};
+use polity_benches::{Contender, POLICIES, Peer, Polity, named, quartiles, take_turns};
 
 /// The cost of being watched, in nanoseconds per operation.
 #[derive(Parser)]
@@ -47,8 +46,7 @@ const BENCHES: [(&str, Option<&str>); 7] = [
     ("yield_many", Some("priority")),
 ];
 /// Turns of one bench in one process, of which the median counts.
-const TURNS: usize = 9;
-const TURN: Duration = Duration::from_millis(20);
+const TURNS: u32 = 9;
 
 fn start(policy: Option<&str>, workers: usize) -> Polity {
     match POLICIES.iter().find(|under| Some(under.name) == policy) {
@@ -57,30 +55,11 @@ fn start(policy: Option<&str>, workers: usize) -> Polity {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a stopwatch is what this is")]
 fn ns_per_op(name: &str, policy: Option<&str>, workers: usize) -> f64 {
-    let peer = start(policy, workers);
-    let workload = named::<Polity>(name);
-    let mut round = (workload.prepare)(&peer);
-    let mut rounds = 1;
-    let mut turn = |rounds: u32| {
-        let start = Instant::now();
-        for _ in 0..rounds {
-            round();
-        }
-        start.elapsed()
-    };
-    while turn(rounds) < TURN {
-        rounds *= 2;
-    }
-    let ops = workload.ops as f64 * f64::from(rounds);
-    let turns = (0..TURNS).map(|_| turn(rounds).as_nanos() as f64 / ops);
-    quartiles(turns.collect())[1]
-}
-
-fn quartiles(mut of: Vec<f64>) -> [f64; 3] {
-    of.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| of[(of.len() - 1) * quarter / 4])
+    let polity = start(policy, workers);
+    let mut alone = [Contender::new(Polity::NAME, polity, named(name))];
+    take_turns(&mut alone, TURNS);
+    quartiles(alone[0].ns_per_op().iter().copied())[1]
 }
 
 fn wanted(options: &Options) -> Vec<(&'static str, Option<&'static str>)> {
@@ -150,9 +129,8 @@ fn main() -> ExitCode {
     println!("{workers} workers, {reps} processes of each; ns per operation, median (quartiles)");
     println!("bench            policy             watched               unwatched          cost");
     for (index, (name, policy)) in wanted(&options).iter().enumerate() {
-        let [with, without] = [0, 1].map(|which: usize| {
-            quartiles(figures[which].iter().map(|probed| probed[index]).collect())
-        });
+        let [with, without] =
+            [0, 1].map(|which: usize| quartiles(figures[which].iter().map(|probed| probed[index])));
         let show = |[low, median, high]: [f64; 3]| format!("{median:7.1} ({low:.1}-{high:.1})");
         let policy = policy.unwrap_or("-");
         let (cost, percent) = (with[1] - without[1], (with[1] / without[1] - 1.0) * 100.0);

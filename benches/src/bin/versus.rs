@@ -2,31 +2,47 @@
 //!
 //! ```text
 //! cargo run --release -p polity-benches --bin versus
-//! cargo run --release -p polity-benches --bin versus -- --workers 1 --only yield,policy_call --reps 31 --json
+//! cargo run --release -p polity-benches --bin versus -- --workers 1,2 --only tokio_rt,yield --reps 31 --json
 //! ```
 //!
 //! The contenders of a bench take turns, so that the machine's drift meets all of them alike: quote the ratios of
-//! one run, and do not compare nanoseconds of two. A ratio above 1 says how many times longer the contender takes
-//! than the first of its group: above 1 is good for polity against the peers, and is the price of a policy in
-//! `policy_call`. A ratio that lies inside the quartiles says nothing. Empty tasks only: no latency, no I/O.
-
-use std::time::{Duration, Instant};
+//! one run, and do not compare nanoseconds of two. A ratio above 1 says how many times better polity is, and one that
+//! lies inside the quartiles says nothing. Rows without a goal are there to be seen.
 
 use clap::Parser;
 use polity_benches::{
-    AsyncExecutor, AsyncStatic, Better, Goal, POLICIES, Peer, Polity, Round, Row, Settings, Tokio,
-    Workload, all, named,
+    Goal, Row, Settings, Suite, async_executor, geometric_mean, own, policy_hop, quartiles,
+    tokio_rt, tokio_sync, yatp,
 };
 use serde::Serialize;
+
+/// What is measured, in this order.
+const SUITES: [Suite; 6] = [tokio_rt, own, tokio_sync, async_executor, yatp, policy_hop];
+
+/// What the geometric mean over the rows of `tokio_rt` is to reach.
+const MEAN_GOAL: f64 = 4.0;
 
 /// polity against its peers, taking turns.
 #[derive(Parser)]
 struct Options {
-    #[command(flatten)]
-    settings: Settings,
+    /// Measured turns of each contender.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+    /// Workers of each contender: one table for each number, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "2")]
+    workers: Vec<usize>,
+    /// Only rows whose `suite/bench` contains one of these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Say it again as JSON on the last line.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Default, Serialize)]
+struct Report {
+    rows: Vec<JsonRow>,
+    geometric_means: Vec<Mean>,
 }
 
 /// A row as JSON has it.
@@ -35,187 +51,102 @@ struct JsonRow {
     suite: &'static str,
     bench: String,
     peer: &'static str,
+    workers: usize,
+    unit: &'static str,
+    ours: f64,
+    theirs: f64,
     ratio: f64,
     quartiles: [f64; 3],
     cost: f64,
-    unit: &'static str,
     goal: Goal,
     met: Option<bool>,
 }
 
-impl From<&Row> for JsonRow {
-    fn from(row: &Row) -> Self {
+impl JsonRow {
+    fn new(row: &Row, workers: usize) -> Self {
+        let median = |of: &[f64]| quartiles(of.iter().copied())[1];
         JsonRow {
             suite: row.suite,
             bench: row.bench.clone(),
             peer: row.peer,
+            workers,
+            unit: row.unit,
+            ours: median(&row.ours),
+            theirs: median(&row.theirs),
             ratio: row.ratio(),
             quartiles: row.ratio_quartiles(),
             cost: row.cost(),
-            unit: row.unit,
             goal: row.goal,
             met: row.is_met(),
         }
     }
 }
 
+/// The geometric mean of the ratios of `tokio_rt`.
 #[derive(Serialize)]
-struct Table {
-    rows: Vec<JsonRow>,
+struct Mean {
+    suite: &'static str,
+    workers: usize,
+    rows: usize,
+    ratio: f64,
+    goal: f64,
+    met: bool,
 }
 
-/// Each turn lasts at least this long: rounds are repeated until it does.
-const TURN: Duration = Duration::from_millis(20);
-
-/// Some contenders doing the same thing; the first is the one that the others are compared with.
-struct Bench {
-    workload: Workload<Polity>,
-    contenders: Vec<Contender>,
-}
-
-struct Contender {
-    name: &'static str,
-    round: Round<'static>,
-    check: Box<dyn Fn()>,
-    rounds_per_turn: u32,
-    ns_per_op: Vec<f64>,
-}
-
-impl Contender {
-    #[expect(clippy::disallowed_methods, reason = "a stopwatch is what this is")]
-    fn turn(&mut self) -> Duration {
-        let start = Instant::now();
-        for _ in 0..self.rounds_per_turn {
-            (self.round)();
-        }
-        start.elapsed()
-    }
-
-    fn warm_up(&mut self) {
-        while self.turn() < TURN {
-            self.rounds_per_turn *= 2;
-        }
-        for _ in 0..2 {
-            self.turn();
-        }
-    }
-
-    fn measure(&mut self, ops: u64) {
-        let ops = ops as f64 * f64::from(self.rounds_per_turn);
-        let ns = self.turn().as_nanos() as f64;
-        self.ns_per_op.push(ns / ops);
+impl Mean {
+    /// Over the rows that have a goal, if any of them was measured.
+    fn of(rows: &[JsonRow], workers: usize) -> Option<Self> {
+        let counts = |row: &&JsonRow| row.suite == "tokio_rt" && row.goal != Goal::None;
+        let ratios: Vec<f64> = rows.iter().filter(counts).map(|row| row.ratio).collect();
+        let rows = ratios.len();
+        geometric_mean(ratios).map(|ratio| Mean {
+            suite: "tokio_rt",
+            workers,
+            rows,
+            ratio,
+            goal: MEAN_GOAL,
+            met: ratio >= MEAN_GOAL,
+        })
     }
 }
 
-impl Bench {
-    /// Takes turns: forwards, backwards, forwards, so that a steady drift cancels out.
-    fn measure(&mut self, reps: u32) {
-        self.contenders.iter_mut().for_each(Contender::warm_up);
-        for rep in 0..reps {
-            let mut turns: Vec<_> = self.contenders.iter_mut().collect();
-            if rep % 2 == 1 {
-                turns.reverse();
-            }
-            for contender in turns {
-                contender.measure(self.workload.ops);
-            }
-        }
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let [ours, theirs @ ..] = &self.contenders[..] else {
-            return Vec::new();
-        };
-        (ours.check)();
-        let row = |contender: &Contender| {
-            (contender.check)();
-            Row {
-                suite: self.workload.suite,
-                bench: self.workload.name.to_owned(),
-                peer: contender.name,
-                unit: "ns",
-                better: Better::Less,
-                goal: Goal::None,
-                ours: ours.ns_per_op.clone(),
-                theirs: contender.ns_per_op.clone(),
-            }
-        };
-        theirs.iter().map(row).collect()
-    }
-}
-
-/// The benches that `only` admits, with nobody in them yet.
-fn wanted(workloads: Vec<Workload<Polity>>, settings: &Settings) -> Vec<Bench> {
-    let admits = |workload: &Workload<Polity>| settings.wants(workload.suite, workload.name);
-    let empty = |workload| Bench {
-        workload,
-        contenders: Vec::new(),
-    };
-    workloads.into_iter().filter(admits).map(empty).collect()
-}
-
-/// Lets `peer` take part in all of `benches`. It lives to the end of the program: an idle runtime sleeps.
-fn enter<P: Peer>(benches: &mut [Bench], name: &'static str, peer: P) {
-    let peer: &'static P = Box::leak(Box::new(peer));
-    for bench in benches {
-        bench.contenders.push(Contender {
-            name,
-            round: (named::<P>(bench.workload.name).prepare)(peer),
-            check: Box::new(|| peer.check()),
-            rounds_per_turn: 1,
-            ns_per_op: Vec::new(),
+/// Measures and prints one table.
+fn table(settings: &Settings) -> Report {
+    let workers = settings.workers;
+    println!("{workers} workers, {} turns each", settings.reps);
+    println!("{}", Row::header());
+    let mut report = Report::default();
+    for suite in SUITES {
+        suite(settings, &mut |row| {
+            println!("{row}");
+            report.rows.push(JsonRow::new(&row, workers));
         });
     }
-}
-
-/// Every workload, on every runtime.
-fn runtimes(settings: &Settings) -> Vec<Bench> {
-    fn enter_with<P: Peer>(benches: &mut [Bench], workers: usize) {
-        enter(benches, P::NAME, P::start(workers));
+    if let Some(mean) = Mean::of(&report.rows, workers) {
+        let (rows, ratio, goal) = (mean.rows, mean.ratio, mean.goal);
+        let met = if mean.met { "yes" } else { "NO" };
+        println!(
+            "geometric mean over {rows} rows of tokio_rt: {ratio:.2}, goal >= {goal:.2}, met: {met}"
+        );
+        report.geometric_means.push(mean);
     }
-    let mut benches = wanted(all(), settings);
-    if !benches.is_empty() {
-        enter_with::<Polity>(&mut benches, settings.workers);
-        enter_with::<Tokio>(&mut benches, settings.workers);
-        enter_with::<AsyncExecutor>(&mut benches, settings.workers);
-        enter_with::<AsyncStatic>(&mut benches, settings.workers);
-    }
-    benches
-}
-
-/// The workloads of the bench `policy_call`, without a policy and under each.
-fn policies(settings: &Settings) -> Vec<Bench> {
-    let workloads = ["yield_many", "chained_spawn"].map(|name| Workload {
-        suite: "policy_call",
-        ..named(name)
-    });
-    let mut benches = wanted(workloads.into(), settings);
-    if !benches.is_empty() {
-        enter(&mut benches, "built_in", Polity::start(settings.workers));
-        for under in &POLICIES {
-            enter(&mut benches, under.name, (under.start)(settings.workers));
-        }
-    }
-    benches
+    report
 }
 
 fn main() {
     let options = Options::parse();
-    let Settings { reps, workers, .. } = options.settings;
-    println!("{workers} workers, {reps} turns each");
-    println!("{}", Row::header());
-    let mut rows = Vec::new();
-    for suite in [runtimes, policies] {
-        for mut bench in suite(&options.settings) {
-            bench.measure(reps);
-            for row in bench.rows() {
-                println!("{row}");
-                rows.push(JsonRow::from(&row));
-            }
-        }
+    let mut whole = Report::default();
+    for workers in options.workers {
+        let report = table(&Settings {
+            reps: options.reps,
+            workers,
+            only: options.only.clone(),
+        });
+        whole.rows.extend(report.rows);
+        whole.geometric_means.extend(report.geometric_means);
     }
     if options.json {
-        let table = serde_json::to_string(&Table { rows }).expect("plain figures");
-        println!("{table}");
+        let line = serde_json::to_string(&whole).expect("plain figures");
+        println!("{line}");
     }
 }

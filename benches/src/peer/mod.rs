@@ -1,13 +1,12 @@
 //! The contenders behind one trait.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+mod smol;
 
-use async_executor::{Executor, StaticExecutor, Task};
-use futures_lite::future;
+use std::future::Future;
+
 use polity::Policy;
-use tokio::sync::oneshot;
+
+pub use smol::{AsyncExecutor, AsyncStatic};
 
 /// A runtime that a workload can run on: what every contender can do, under one name.
 ///
@@ -19,7 +18,7 @@ use tokio::sync::oneshot;
 /// let peer = Polity::start(1);
 /// peer.block_on(async { Polity::join(Polity::spawn(Polity::yield_now())).await });
 /// ```
-pub trait Peer: Sized + 'static {
+pub trait Peer: Sized + Sync + 'static {
     /// What reports call it.
     const NAME: &'static str;
 
@@ -28,6 +27,14 @@ pub trait Peer: Sized + 'static {
 
     /// Starts it with so many workers, and its own defaults for the rest. Dropping it stops them.
     fn start(workers: usize) -> Self;
+
+    /// The same without I/O and timers, if it can do without.
+    fn start_without_drivers(workers: usize) -> Self {
+        Self::start(workers)
+    }
+
+    /// How many workers it was started with.
+    fn workers(&self) -> usize;
 
     /// Runs `root` on the calling thread, which is no worker.
     fn block_on<F: Future>(&self, root: F) -> F::Output;
@@ -64,23 +71,25 @@ pub trait Peer: Sized + 'static {
 /// ```
 pub struct Polity {
     runtime: polity::Runtime,
+    workers: usize,
     policy: Option<String>,
 }
 
 impl Polity {
     /// Starts it with `policy` in charge instead of the built-in FIFO.
     pub fn under(workers: usize, policy: impl Policy) -> Self {
-        Self::build(
-            polity::Builder::new()
-                .worker_threads(workers)
-                .policy(policy),
-        )
+        Self::build(workers, polity::Builder::new().policy(policy))
     }
 
-    fn build(builder: polity::Builder) -> Self {
-        let runtime = builder.build().expect("polity starts");
+    fn build(workers: usize, builder: polity::Builder) -> Self {
+        let runtime = builder.worker_threads(workers).build();
+        let runtime = runtime.expect("polity starts");
         let policy = runtime.policy_status().map(|status| status.name);
-        Polity { runtime, policy }
+        Polity {
+            runtime,
+            workers,
+            policy,
+        }
     }
 }
 
@@ -89,7 +98,11 @@ impl Peer for Polity {
     type Join<T: Send + 'static> = polity::JoinHandle<T>;
 
     fn start(workers: usize) -> Self {
-        Self::build(polity::Builder::new().worker_threads(workers))
+        Self::build(workers, polity::Builder::new())
+    }
+
+    fn workers(&self) -> usize {
+        self.workers
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -129,7 +142,7 @@ impl Peer for Polity {
     }
 }
 
-/// tokio's multi-thread runtime, with I/O and timers enabled, as its own benches have it.
+/// tokio's multi-thread runtime.
 ///
 /// ```
 /// use polity_benches::{Peer, Tokio};
@@ -140,18 +153,34 @@ pub struct Tokio {
     runtime: tokio::runtime::Runtime,
 }
 
+impl Tokio {
+    fn builder(workers: usize) -> tokio::runtime::Builder {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(workers);
+        builder
+    }
+}
+
 impl Peer for Tokio {
     const NAME: &'static str = "tokio";
     type Join<T: Send + 'static> = tokio::task::JoinHandle<T>;
 
     fn start(workers: usize) -> Self {
+        let runtime = Tokio::builder(workers).enable_all().build();
         Tokio {
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(workers)
-                .enable_all()
-                .build()
-                .expect("tokio starts"),
+            runtime: runtime.expect("tokio starts"),
         }
+    }
+
+    fn start_without_drivers(workers: usize) -> Self {
+        let runtime = Tokio::builder(workers).build();
+        Tokio {
+            runtime: runtime.expect("tokio starts"),
+        }
+    }
+
+    fn workers(&self) -> usize {
+        self.runtime.metrics().num_workers()
     }
 
     fn block_on<F: Future>(&self, root: F) -> F::Output {
@@ -184,122 +213,4 @@ impl Peer for Tokio {
     fn yield_now() -> impl Future<Output = ()> + Send {
         tokio::task::yield_now()
     }
-}
-
-/// Threads that run an executor until they are dropped.
-struct Threads {
-    in_use: &'static AtomicBool,
-    running: Vec<(oneshot::Sender<()>, thread::JoinHandle<()>)>,
-}
-
-impl Threads {
-    /// `run` runs the executor until its argument resolves. `in_use` guards the executor, which is one static.
-    fn start<F: Future>(
-        in_use: &'static AtomicBool,
-        workers: usize,
-        run: impl Fn(oneshot::Receiver<()>) -> F + Copy + Send + 'static,
-    ) -> Self {
-        assert!(
-            !in_use.swap(true, Ordering::AcqRel),
-            "one at a time: tasks spawn onto a static"
-        );
-        let one = |_| {
-            let (stop, stopped) = oneshot::channel();
-            let thread = thread::spawn(move || {
-                future::block_on(run(stopped));
-            });
-            (stop, thread)
-        };
-        Threads {
-            in_use,
-            running: (0..workers).map(one).collect(),
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        for (stop, thread) in self.running.drain(..) {
-            drop(stop);
-            let _ = thread.join();
-        }
-        self.in_use.store(false, Ordering::Release);
-    }
-}
-
-static EXECUTOR: Executor<'static> = Executor::new();
-static EXECUTOR_IN_USE: AtomicBool = AtomicBool::new(false);
-static STATIC_EXECUTOR: StaticExecutor = StaticExecutor::new();
-static STATIC_EXECUTOR_IN_USE: AtomicBool = AtomicBool::new(false);
-
-macro_rules! async_executor_peer {
-    ($(#[$doc:meta])* $peer:ident, $name:literal, $executor:ident, $in_use:ident) => {
-        $(#[$doc])*
-        pub struct $peer {
-            _threads: Threads,
-        }
-
-        impl Peer for $peer {
-            const NAME: &'static str = $name;
-            type Join<T: Send + 'static> = Task<T>;
-
-            fn start(workers: usize) -> Self {
-                $peer {
-                    _threads: Threads::start(&$in_use, workers, |stopped| $executor.run(stopped)),
-                }
-            }
-
-            fn block_on<F: Future>(&self, root: F) -> F::Output {
-                future::block_on(root)
-            }
-
-            fn spawn_from_outside<F>(&self, future: F) -> Self::Join<F::Output>
-            where
-                F: Future<Output: Send> + Send + 'static,
-            {
-                $executor.spawn(future)
-            }
-
-            fn spawn<F>(future: F) -> Self::Join<F::Output>
-            where
-                F: Future<Output: Send> + Send + 'static,
-            {
-                $executor.spawn(future)
-            }
-
-            fn join<T: Send + 'static>(task: Self::Join<T>) -> impl Future<Output = T> + Send {
-                task
-            }
-
-            fn detach<T: Send + 'static>(task: Self::Join<T>) {
-                task.detach();
-            }
-
-            fn yield_now() -> impl Future<Output = ()> + Send {
-                future::yield_now()
-            }
-        }
-    };
-}
-
-async_executor_peer! {
-    /// async-executor's `Executor`, run by plain threads as its own benches do. One at a time.
-    ///
-    /// ```
-    /// use polity_benches::{AsyncExecutor, Peer};
-    ///
-    /// assert_eq!(AsyncExecutor::start(1).block_on(async { 7 }), 7);
-    /// ```
-    AsyncExecutor, "async-executor", EXECUTOR, EXECUTOR_IN_USE
-}
-
-async_executor_peer! {
-    /// async-executor's `StaticExecutor`: its faster sibling, which keeps no list of its tasks. One at a time.
-    ///
-    /// ```
-    /// use polity_benches::{AsyncStatic, Peer};
-    ///
-    /// assert_eq!(AsyncStatic::start(1).block_on(async { 7 }), 7);
-    /// ```
-    AsyncStatic, "async-static", STATIC_EXECUTOR, STATIC_EXECUTOR_IN_USE
 }
