@@ -144,7 +144,7 @@ fn a_callback_that_waits_for_a_lock_that_another_one_holds_is_not_convicted() {
                 counted.fetch_add(1, Ordering::SeqCst);
                 lock(&shared)
             });
-            spin(Duration::from_millis(5));
+            spin(Duration::from_millis(2));
             drop(held);
         });
         let (policy, record) = Recorder::new(policy, WORKERS);
@@ -165,7 +165,8 @@ fn a_callback_that_waits_for_a_lock_that_another_one_holds_is_not_convicted() {
     });
 }
 
-/// Burns so much of this thread's own time, however seldom it gets the processor.
+/// Burns so much of this thread's own time, however seldom it gets the processor. The figure is up to a tick of the system old
+/// (4 ms): so much more may pass, and the sum has to stay below what the watchdog takes for a loop.
 fn spin(time: Duration) {
     let ran = || {
         let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
