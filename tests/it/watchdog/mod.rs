@@ -84,6 +84,12 @@ fn median(mut of: Vec<Duration>) -> Duration {
     of[of.len() / 2]
 }
 
+/// The lower one.
+fn quartile(mut of: Vec<Duration>) -> Duration {
+    of.sort();
+    of[of.len() / 4]
+}
+
 /// Something of every thread of this process, by thread id, from this file of `/proc/self/task/ID`.
 fn threads<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> HashMap<String, T> {
     let mut all = HashMap::new();
