@@ -129,6 +129,7 @@ impl<M: Machine> Core<M> {
             return self.push_inbox(token);
         }
         let entry = token.into_entry(Resting::Ingress);
+        local.has_news.set(true);
         match local.place() {
             Place::Poll if local.built_in.get() => self.push_lifo(local, entry),
             Place::Driver => {

@@ -10,12 +10,15 @@ use crate::queue::Taking;
 use crate::seat::BATCH;
 use crate::task::slab;
 use crate::task::token::{Resting, Token};
+use crate::worker::offer::INJECTOR;
 use crate::worker::{Look, Worker, local};
 
 /// Polls from the LIFO slot in a row before the queue has its turn.
 pub(super) const LIFO_CAP: u8 = 3;
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
+/// Passes for which the offer of tasks that have yielded may be put off; fewer when polls are long, by when the clock is read.
+const PUT_OFF: u8 = 8;
 /// How many tasks a worker takes from a shared queue at once, at most.
 const SHARE: usize = 16;
 
@@ -142,7 +145,7 @@ impl<M: Machine> Worker<M> {
         {
             return Found::Nothing;
         }
-        if self.offer(generation) == Verdict::Revoked {
+        if self.offer_is_due() && self.offer(generation) == Verdict::Revoked {
             return Found::Nothing;
         }
         if self.passes.is_multiple_of(FAIRNESS)
@@ -185,6 +188,26 @@ impl<M: Machine> Worker<M> {
             return Found::Task(token);
         }
         self.by_dispatch(generation)
+    }
+
+    /// Whether the ingress should be shown to the policy in this pass. What is woken or new is shown at once. What has yielded comes
+    /// after the tasks in the local DSQ in any case, so while there are some it is gathered, and shown together: one call, and
+    /// one lock of each queue, for several.
+    #[inline]
+    fn offer_is_due(&mut self) -> bool {
+        let now = self.local.now.get();
+        let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
+        let may_wait = self.put_off < PUT_OFF
+            && now == self.offered_at
+            && !self.passes.is_multiple_of(INJECTOR);
+        if only_yielded && may_wait && !self.placed.local.is_empty() {
+            self.put_off += 1;
+            return false;
+        }
+        self.put_off = 0;
+        self.offered_at = now;
+        self.local.has_news.set(false);
+        true
     }
 
     /// Something else was found: the task polled before goes back to the ingress, to be enqueued again.

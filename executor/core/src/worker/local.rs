@@ -33,6 +33,8 @@ pub struct Local {
     pub(super) self_woken: Cell<bool>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
+    /// Something was put into the ingress that has been woken, or is new.
+    pub(crate) has_news: Cell<bool>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
     pub(crate) built_in: Cell<bool>,
     pub(crate) slice: Slice,
@@ -61,6 +63,7 @@ impl Local {
             polled: Cell::new(None),
             self_woken: Cell::new(false),
             now: Cell::new(now),
+            has_news: Cell::new(false),
             built_in: Cell::new(true),
             slice: Slice::default(),
             blocks_since: Cell::new(0),

@@ -84,6 +84,9 @@ pub struct Worker<M: Machine> {
     passes: u64,
     /// The count of changes of affinity when this look for work began.
     affinities: u64,
+    /// Passes since the ingress was offered last, and the clock by then.
+    put_off: u8,
+    offered_at: u64,
     /// When the batch at hand was gathered.
     gathered_at: u64,
     pace: Pace,
@@ -137,6 +140,8 @@ impl<M: Machine> Worker<M> {
             searcher: false,
             lifo_left: find::LIFO_CAP,
             loop_cuts: dispatch::LoopCuts::default(),
+            put_off: 0,
+            offered_at: 0,
             goes_on: false,
             out_of_turn: false,
             random: 0x9e37_79b9_7f4a_7c15 ^ (id.index() as u64 + 1),

@@ -17,7 +17,7 @@ use crate::task::token::{Resting, Token, claim};
 use crate::worker::{Phase, Worker, slice};
 
 /// Every so many passes the injector is asked also while the own ingress is not empty.
-const INJECTOR: u64 = 16;
+pub(super) const INJECTOR: u64 = 16;
 
 impl<M: Machine> Worker<M> {
     /// Shows up to 32 tasks of the ingress to the policy and carries out what it says.
