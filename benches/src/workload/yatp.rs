@@ -1,8 +1,8 @@
 //! yatp's `benches/` for its future pool (Apache-2.0, copyright TiKV Project Authors).
 //!
-//! **The peer is tokio, one of those that yatp's benches compare with.** yatp itself is not on crates.io (its users
-//! take it from its repository by a git dependency, which a published workspace must not have), so it cannot be
-//! measured here. The goals are those that were set against yatp.
+//! **The peer is tokio, one of those that yatp's benches compare with.** yatp itself cannot be measured here: it is not
+//! on crates.io, its users take it from its repository, and this workspace takes nothing that is not in a registry
+//! (`deny.toml`). The goals are those that were set against yatp.
 
 use std::future::poll_fn;
 use std::rc::Rc;
