@@ -150,6 +150,12 @@ impl<M: Machine> Core<M> {
                     write!(out, ", about ")?;
                 }
             }
+            Place::Reporting => {
+                write!(out, "reports an error of generation {}", activity.follows())?;
+                if activity.task().is_some() {
+                    write!(out, " about ")?;
+                }
+            }
             Place::Driver if self.sleepers.is_parked(seat_id.index()) => {
                 return writeln!(out, "parked in the driver");
             }

@@ -63,10 +63,21 @@ impl<M: Machine> HostCall<'_, M> {
     /// Ends the policy, if nothing has ended it before.
     #[cold]
     pub(crate) fn end(&self, kind: ExitKind, code: u64, message: &str) {
-        // The stack still shows where in the policy we are. Without symbols, which are looked up when it is printed.
-        let backtrace =
-            matches!(kind, ExitKind::Error | ExitKind::PolicyError).then(Backtrace::force_capture);
+        let has_backtrace = matches!(kind, ExitKind::Error | ExitKind::PolicyError);
+        let backtrace = has_backtrace.then(|| self.backtrace());
         self.end_with(kind, code, message, backtrace);
+    }
+
+    /// The stack still shows where in the policy we are. Without symbols, which are looked up when it is printed.
+    ///
+    /// One thread of the process at a time may do that, and one that prints a backtrace takes as long as it takes: so this thread
+    /// says that it is not the policy's loop that it is in.
+    fn backtrace(&self) -> Backtrace {
+        let place = self.local.place();
+        self.local.set_place(Place::Reporting);
+        let backtrace = Backtrace::force_capture();
+        self.local.set_place(place);
+        backtrace
     }
 
     #[cold]

@@ -47,6 +47,8 @@ pub(crate) enum Place {
     Blocked,
     /// Parked in the driver, or driving it.
     Driver,
+    /// In a policy's callback, which has done something wrong: in core, which makes a report of that.
+    Reporting,
     /// In a policy.
     Callback(Callback),
 }
@@ -59,6 +61,7 @@ impl Place {
             Place::Poll => 1,
             Place::Driver => 2,
             Place::Blocked => 3,
+            Place::Reporting => 4,
             Place::Callback(callback) => 16 + callback as u8,
         }
     }
@@ -70,6 +73,7 @@ impl Place {
             1 => Place::Poll,
             2 => Place::Driver,
             3 => Place::Blocked,
+            4 => Place::Reporting,
             bits => Callback::ALL
                 .get(usize::from(bits.wrapping_sub(16)))
                 .map_or(Place::Between, |callback| Place::Callback(*callback)),

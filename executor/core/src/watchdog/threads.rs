@@ -273,7 +273,10 @@ impl Threads {
             let Some(generation) = core.generation(activity.follows()) else {
                 continue;
             };
-            if activity.call.is_revoked(call) || !self.is_stuck(core, seat) {
+            if activity.call.is_revoked(call)
+                || activity.place() == Place::Reporting
+                || !self.is_stuck(core, seat)
+            {
                 continue;
             }
             let worker = core.seats[index].home();

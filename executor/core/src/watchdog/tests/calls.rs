@@ -7,7 +7,7 @@ use polity_policy::{Attributes, DsqId, ExitKind, Position, WorkerId, WorkerMask}
 
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
-use crate::seat::SeatId;
+use crate::seat::{Place, SeatId};
 use crate::watchdog::tests::world::{MS, Script, TICK, Thread, World, exit_of};
 use crate::watchdog::{Finding, Next, Others};
 use crate::worker::Pass;
@@ -198,6 +198,22 @@ fn a_thread_that_was_woken_and_is_blocked_again_has_not_been_blocked_all_the_tim
         }
     });
     assert!(policy.exit_info().is_none());
+}
+
+/// It waits for whoever prints a backtrace.
+#[test]
+fn a_thread_that_makes_the_report_of_a_wrong_call_is_not_stuck() {
+    let world = World::new(1);
+    world.set_thread(0, blocked());
+    let (policy, _) = in_enqueue(world, move || {
+        let activity = &world.core.seat(SeatId::new(0)).activity;
+        let place = activity.place();
+        activity.set_place(Place::Reporting);
+        assert_eq!(stuck(&world.tick_for(50 * TICK)), []);
+        activity.set_place(place);
+        assert_eq!(stuck(&world.tick_for(10 * TICK)), [FIRST]);
+    });
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
 
 /// They are offered in one call.
