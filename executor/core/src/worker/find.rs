@@ -21,6 +21,9 @@ const FAIRNESS: u64 = 32;
 const PUT_OFF: u8 = 8;
 /// How many tasks a worker takes from a shared queue at once, at most.
 const SHARE: usize = 16;
+/// The same of its part of a long injector: each look at it costs a poll of every task that is busy here, and what is taken can be
+/// stolen.
+const INJECTED: usize = 128;
 
 /// What a look has found.
 pub(super) enum Found {
@@ -128,7 +131,9 @@ impl<M: Machine> Worker<M> {
             return None;
         }
         let mut first = None;
-        self.core.injector.take(id, SHARE, |entry| match first {
+        let share = self.core.injector.len() / self.core.worker_count();
+        let share = share.clamp(SHARE, INJECTED);
+        self.core.injector.take(id, share, |entry| match first {
             None => first = Some(entry),
             Some(_) => self.local.ingress.push(entry),
         });
