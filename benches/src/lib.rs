@@ -16,9 +16,9 @@
 //! `versus` takes turns, so that drift meets all contenders alike. Believe a ratio that is well outside the
 //! quartiles printed beside it, and distrust 10 % on a machine that does anything else.
 //!
-//! The tasks are empty. That is what makes the scheduler visible, and it is not a service: with tasks of a few
-//! microseconds all contenders come out about equal. Nothing here measures latency, I/O, or behaviour under
-//! overload.
+//! The tasks of the [workloads](Workload) are empty. That is what makes the scheduler visible, and it is not a service:
+//! with tasks of a few microseconds all contenders come out about equal. [`io`] and [`tail`] measure servers under load
+//! and latencies, [`scale`] many tasks, [`idle`] none; their parts run in [processes of their own](played_a_role).
 //!
 //! Two defaults differ and are left so: polity pins its workers, the peers do not; and polity has a watchdog.
 //!
@@ -32,16 +32,32 @@
 
 #![forbid(unsafe_code)]
 
+mod child;
+mod clock;
+mod figure;
+mod idle;
+mod io;
+mod latencies;
 mod peer;
 mod policies;
+mod process;
 mod row;
+mod scale;
 mod settings;
+mod side;
 mod side_by_side;
+mod slices;
+mod tail;
 mod workload;
 
+pub use child::played_a_role;
+pub use idle::idle;
+pub use io::io;
 pub use peer::{AsyncExecutor, AsyncStatic, Peer, Polity, Tokio};
 pub use policies::{Empty, POLICIES, UnderPolicy};
 pub use row::{Better, Goal, Row, geometric_mean, quartiles};
+pub use scale::scale;
 pub use settings::{Settings, Suite};
 pub use side_by_side::{bench_policies, bench_runtimes, settings};
+pub use tail::tail;
 pub use workload::{Round, Workload, all, named};

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use polity_benches::{
     AsyncExecutor, AsyncStatic, Better, Goal, POLICIES, Peer, Polity, Round, Row, Settings, Tokio,
-    Workload, all, named,
+    Workload, all, idle, io, named, scale, tail,
 };
 use serde::Serialize;
 
@@ -200,6 +200,9 @@ fn policies(settings: &Settings) -> Vec<Bench> {
 }
 
 fn main() {
+    if polity_benches::played_a_role() {
+        return;
+    }
     let options = Options::parse();
     let Settings { reps, workers, .. } = options.settings;
     println!("{workers} workers, {reps} turns each");
@@ -213,6 +216,12 @@ fn main() {
                 rows.push(JsonRow::from(&row));
             }
         }
+    }
+    for suite in [io, tail, scale, idle] {
+        suite(&options.settings, &mut |row| {
+            println!("{row}");
+            rows.push(JsonRow::from(&row));
+        });
     }
     if options.json {
         let table = serde_json::to_string(&Table { rows }).expect("plain figures");
