@@ -103,6 +103,13 @@ impl Used {
 }
 
 /// Processor time and wake-ups of a runtime that has nothing to do, with connections and without.
+///
+/// ```no_run
+/// use polity_benches::{Settings, idle};
+///
+/// let settings = Settings { reps: 3, workers: 2, only: vec!["idle/".to_owned()] };
+/// idle(&settings, &mut |row| println!("{row}"));
+/// ```
 pub fn idle(settings: &Settings, give: &mut dyn FnMut(Row)) {
     let sizes = [CONNECTIONS.min(raise_open_files_limit() - OTHER_FILES), 0];
     let of_one = |nth: usize| {

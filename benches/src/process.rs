@@ -46,3 +46,23 @@ pub(crate) fn raise_open_files_limit() -> u64 {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("up to the hard limit everybody may");
     most
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_uses_processor_time_and_memory() {
+        let me = Pid::this();
+        let (before, start) = (cpu_time(me), resident());
+        let much: Vec<u64> = (0..4 << 20).collect();
+        assert!(cpu_time(me) > before);
+        assert!(resident() > start + (16 << 20), "{} numbers", much.len());
+    }
+
+    #[test]
+    fn the_switches_of_a_thread_are_read_by_their_name() {
+        let status = "Name:\tx\nnonvoluntary_ctxt_switches:\t9\nvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), 7);
+    }
+}

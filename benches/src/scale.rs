@@ -166,6 +166,13 @@ fn yields<P: Contender>(on: &P, live: usize) -> f64 {
 }
 
 /// Growth and costs of two operations, and the memory of an idle task.
+///
+/// ```no_run
+/// use polity_benches::{Settings, scale};
+///
+/// let settings = Settings { reps: 3, workers: 2, only: vec!["scale/".to_owned()] };
+/// scale(&settings, &mut |row| println!("{row}"));
+/// ```
 pub fn scale(settings: &Settings, give: &mut dyn FnMut(Row)) {
     for operation in [Operation::Spawn, Operation::Yield] {
         if let Some(figures) = Figures::wanted(SUITE, settings, figures(operation)) {

@@ -129,6 +129,13 @@ impl Scenario for Sliced {
 }
 
 /// Beside a blocked worker, and beside a sliced load: there once by the built-in FIFO and once by priority.
+///
+/// ```no_run
+/// use polity_benches::{Settings, tail};
+///
+/// let settings = Settings { reps: 3, workers: 2, only: vec!["tail/".to_owned()] };
+/// tail(&settings, &mut |row| println!("{row}"));
+/// ```
 pub fn tail(settings: &Settings, give: &mut dyn FnMut(Row)) {
     type Which = fn(&BesideBlocked) -> &Latencies;
     let blocked_benches: [(&str, Which); 3] = [

@@ -77,6 +77,13 @@ impl Bench {
 }
 
 /// Echo and HTTP, three rows each: all three goals at once, or the row is bought with the others. Then timers.
+///
+/// ```no_run
+/// use polity_benches::{Settings, io};
+///
+/// let settings = Settings { reps: 3, workers: 2, only: vec!["echo_64".to_owned()] };
+/// io(&settings, &mut |row| println!("{row}"));
+/// ```
 pub fn io(settings: &Settings, give: &mut dyn FnMut(Row)) {
     for bench in Bench::all() {
         serve_rows(&bench, settings, give);
