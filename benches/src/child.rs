@@ -8,6 +8,7 @@
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read};
+use std::panic;
 use std::process::{self, ChildStdout, Command, Stdio};
 
 use nix::unistd::Pid;
@@ -58,6 +59,7 @@ pub fn played_a_role() -> bool {
     let Ok(role) = env::var(ROLE) else {
         return false;
     };
+    end_at_the_first_panic();
     raise_open_files_limit();
     match serde_json::from_str(&role).expect("a role") {
         Role::Load(load) => answer(&load.run()),
@@ -75,6 +77,15 @@ pub fn played_a_role() -> bool {
         },
     }
     true
+}
+
+/// Else a server might go on without one of its tasks, or a load wait for a thread that is no more, and the parent with it.
+fn end_at_the_first_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        report(info);
+        process::exit(101);
+    }));
 }
 
 /// Says something to the parent.

@@ -112,6 +112,8 @@ impl Row {
 
     fn better_by(&self, ours: f64, theirs: f64) -> f64 {
         match self.better {
+            // Nobody is better, be it that both do nothing at all.
+            _ if ours == theirs => 1.0,
             Better::Less => theirs / ours,
             Better::More => ours / theirs,
         }

@@ -76,6 +76,12 @@ impl Load {
             }
             (all, cpu)
         });
+        assert_ne!(
+            latencies.count(),
+            0,
+            "no request was answered in {:?}",
+            self.length
+        );
         let requests = latencies.count() as f64;
         Served {
             per_second: requests / self.length.as_secs_f64(),

@@ -101,6 +101,7 @@ impl Panel {
     fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
         let mut chart = ChartBuilder::on(area)
             .margin(16)
+            .margin_right(32)
             .caption(self.title, (FONT, 17))
             .x_label_area_size(40)
             .y_label_area_size(60)
