@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which figures are the better ones.
 ///
@@ -26,7 +26,7 @@ pub enum Better {
 /// assert_eq!(Goal::Ratio(2.0).to_string(), ">= 2.00");
 /// assert_eq!(Goal::Cost(5.0).to_string(), "<= +5");
 /// ```
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Goal {
     /// Polity is better by at least this factor.
@@ -112,6 +112,8 @@ impl Row {
 
     fn better_by(&self, ours: f64, theirs: f64) -> f64 {
         match self.better {
+            // Nobody is better, be it that both do nothing at all.
+            _ if ours == theirs => 1.0,
             Better::Less => theirs / ours,
             Better::More => ours / theirs,
         }
