@@ -26,13 +26,7 @@ struct Panel {
 /// Measures the suite `tail` anew and draws what its rows cut down to one figure.
 ///
 /// ```no_run
-/// # use clap::Parser;
-/// # #[derive(Parser)]
-/// # struct Options {
-/// #     #[command(flatten)]
-/// #     settings: polity_benches::Settings,
-/// # }
-/// # let settings = Options::parse().settings;
+/// let settings = polity_benches::Settings { reps: 3, workers: 2, only: Vec::new() };
 /// polity_benches::draw_tails(&settings, "tails.svg".as_ref())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

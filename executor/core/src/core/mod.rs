@@ -106,6 +106,8 @@ pub struct Core<M: Machine> {
     pub(crate) clock: CachePadded<AtomicU64>,
     /// The watchdog sleeps: whoever leaves a park wakes it.
     pub(crate) watchdog_sleeps: AtomicBool,
+    /// When a poll was last seen to be long; 0 for never.
+    pub(crate) long_poll_at: CachePadded<AtomicU64>,
     /// What the watchdog counts.
     pub(crate) watched: stats::Published,
     /// The time of the watchdog's last tick, for stamps after a long poll. Of its own line, which is seldom written.
@@ -156,6 +158,7 @@ impl<M: Machine> Core<M> {
             changes: CachePadded::default(),
             clock: CachePadded::default(),
             watchdog_sleeps: AtomicBool::new(false),
+            long_poll_at: CachePadded::default(),
             watched: stats::Published::default(),
             tick: CachePadded::default(),
             tags: Tags::default(),

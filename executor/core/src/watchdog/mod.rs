@@ -160,6 +160,10 @@ impl<M: Machine> Watchdog<M> {
         self.stand_ins.dismiss(core, &self.threads);
         self.stand_ins
             .find_needs(core, &self.threads, &mut findings);
+        if self.threads.any_poll_goes_on() {
+            core.note_long_poll(self.clock.wall());
+            core.call_for_a_watch();
+        }
         self.judge_policy(now);
         self.count(&findings);
         let next = self.next();

@@ -184,6 +184,11 @@ impl Threads {
         }
     }
 
+    /// Whether some thread is in the same poll as at the tick before.
+    pub(super) fn any_poll_goes_on(&self) -> bool {
+        (0..self.seen.len()).any(|index| self.in_poll_for(SeatId::new(index as u16)) > 0)
+    }
+
     /// Whether the thread was parked at this tick and at the one before.
     pub(super) fn sat_idle(&self, seat: SeatId) -> bool {
         let seen = &self.seen[seat.index()];

@@ -160,7 +160,9 @@ impl<M: Machine> Worker<M> {
             return end;
         }
         if self.pace.is_due() {
+            let since = self.pace.read_at();
             let now = self.look_at_the_clock();
+            self.mind_the_watch(now, since);
             self.look_behind_long_polls(now);
         }
         match self.find(Look::First) {
@@ -307,9 +309,7 @@ impl<M: Machine> Worker<M> {
 
     fn vacate(&mut self) {
         self.end_search();
-        if self.is_watching() {
-            self.hand_over_the_watch();
-        }
+        self.leave_the_watch();
         self.generation = None;
         self.seat.activity.set_follows(0);
         self.put_aside();

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::core::Core;
 use crate::hosting::Generation;
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
@@ -26,6 +27,13 @@ const SHORTEST_WATCH_NS: u64 = 100_000;
 const LONGEST_WATCH_NS: u64 = 10_000_000;
 /// Watches of the longest kind in which nothing was polled, before the sentinel stops.
 const QUIET_WATCHES: u32 = 100;
+
+/// After a poll that took so long, somebody should keep watch over the next ones from their beginning.
+const LONG_POLL_NS: u64 = 500_000;
+/// For so long.
+const REMEMBERED_NS: u64 = 2_000_000_000;
+/// Work that has gone on for so long gets a watch in any case.
+const LONG_WORK_NS: u64 = 100_000;
 
 /// Passes with a backlog before another worker is woken for it.
 const BACKLOG_PASSES: u32 = 4;
@@ -57,6 +65,11 @@ impl Pace {
         self.left == 0
     }
 
+    /// When the clock was read last.
+    pub(super) fn read_at(&self) -> u64 {
+        self.read_at
+    }
+
     pub(super) fn driven(&mut self, now: u64) {
         self.driven_at = now;
     }
@@ -82,6 +95,8 @@ pub(super) struct Watch {
     /// The last look found a worker in one long poll.
     long_poll: bool,
     timed: bool,
+    /// This worker has gone to work at this time, and nobody keeps watch, as far as it knows.
+    unwatched_since: Option<u64>,
 }
 
 impl Default for Watch {
@@ -92,6 +107,7 @@ impl Default for Watch {
             polls_seen: 0,
             long_poll: false,
             timed: false,
+            unwatched_since: None,
         }
     }
 }
@@ -164,6 +180,7 @@ impl<M: Machine> Worker<M> {
     }
 
     pub(super) fn prepare_park(&mut self) -> Park {
+        self.watch.unwatched_since = None;
         self.stats.parks += 1;
         self.seat.stats.publish(&self.stats);
         let watch_ns = self.watch_timeout();
@@ -219,7 +236,7 @@ impl<M: Machine> Worker<M> {
         self.watch.polls_seen = polls;
         if self.watch.quiet >= QUIET_WATCHES {
             sleepers.leave_watch(me);
-            // Ordering: SeqCst fence, partner of the one in `hand_over_the_watch`: either that worker sees that nobody
+            // Ordering: SeqCst fence, partner of the one in `call_for_a_watch`: either that worker sees that nobody
             // keeps watch, or we see it run and go on.
             fence(Ordering::SeqCst);
             if !sleepers.anybody_runs(self.core.seated()) {
@@ -245,12 +262,12 @@ impl<M: Machine> Worker<M> {
         self.core.wake_the_watchdog();
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
+        self.look_at_the_clock();
         if timed_out && self.watch.timed {
             self.stats.sentinel_rounds += 1;
         } else {
             self.hand_over_the_watch();
         }
-        self.look_at_the_clock();
     }
 
     #[inline]
@@ -258,18 +275,69 @@ impl<M: Machine> Worker<M> {
         self.watch.timed
     }
 
-    /// This worker goes to work: somebody else should keep watch meanwhile.
+    /// This worker goes to work: somebody else should keep watch meanwhile. At once, if polls have been long of late. Else when the
+    /// work has gone on for a while: most is over sooner than a thread can be woken, an answer to a message above all. If the
+    /// very first poll is long, the watchdog sees that, at its second tick.
     pub(super) fn hand_over_the_watch(&mut self) {
-        let sleepers = &self.core.sleepers;
+        self.give_up_the_watch();
+        let now = self.local.now.get();
+        if self.core.expects_long_polls(now) {
+            self.watch.unwatched_since = None;
+            self.core.call_for_a_watch();
+        } else {
+            self.watch.unwatched_since.get_or_insert(now);
+        }
+    }
+
+    fn give_up_the_watch(&mut self) {
         if self.watch.timed {
             self.watch = Watch::default();
-            sleepers.leave_watch(self.local.seat_id.index());
+            self.core.sleepers.leave_watch(self.local.seat_id.index());
         }
-        // Ordering: SeqCst fence, partner of the one in `watch_timeout`. Our bit in the parked mask was cleared before.
+    }
+
+    /// This thread leaves its seat, perhaps as the one that keeps watch.
+    pub(super) fn leave_the_watch(&mut self) {
+        if self.watch.timed {
+            self.give_up_the_watch();
+            self.core.call_for_a_watch();
+        }
+    }
+
+    /// The clock has just been read, between two polls, `since` it was read before.
+    pub(super) fn mind_the_watch(&mut self, now: u64, since: u64) {
+        if now.saturating_sub(since) >= LONG_POLL_NS {
+            self.core.note_long_poll(now);
+        }
+        let long_work = |since: &mut u64| now.saturating_sub(*since) >= LONG_WORK_NS;
+        if self.watch.unwatched_since.take_if(long_work).is_some() {
+            self.core.call_for_a_watch();
+        }
+    }
+}
+
+impl<M: Machine> Core<M> {
+    /// Some poll takes long.
+    pub(crate) fn note_long_poll(&self, now: u64) {
+        // Ordering: Relaxed; a hint.
+        self.long_poll_at.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether some poll has been long of late.
+    fn expects_long_polls(&self, now: u64) -> bool {
+        // Ordering: Relaxed; a hint.
+        let last = self.long_poll_at.load(Ordering::Relaxed);
+        last > 0 && now.saturating_sub(last) < REMEMBERED_NS
+    }
+
+    /// If nobody keeps watch, and somebody could: it finds nothing, parks, and takes the watch.
+    pub(crate) fn call_for_a_watch(&self) {
+        // Ordering: SeqCst fence, partner of the one in `watch_timeout`. The bit in the parked mask of whoever runs was cleared
+        // before.
         fence(Ordering::SeqCst);
-        if !sleepers.has_sentinel() && sleepers.any_parked() {
-            // It finds nothing, parks and takes the watch. Not `notify`, which does nothing while somebody searches.
-            self.core.wake_somebody();
+        if !self.sleepers.has_sentinel() && self.sleepers.any_parked() {
+            // Not `notify`, which does nothing while somebody searches.
+            self.wake_somebody();
         }
     }
 }

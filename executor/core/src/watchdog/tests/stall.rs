@@ -259,6 +259,8 @@ fn a_worker_that_was_parked_at_one_tick_only_is_no_proof() {
             assert!(policy.exit_info().is_none());
             // Parked, but it asked before the policy got the task: so it does not count as having asked.
             world.core.sleepers.announce(1);
+            // Else it would be woken, to keep watch over the long poll.
+            assert!(world.core.sleepers.become_sentinel(1));
             world.tick_for(TICK);
             assert!(policy.exit_info().is_none());
             world.tick_for(TICK);
