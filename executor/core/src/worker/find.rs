@@ -17,6 +17,7 @@ use crate::worker::{Look, Worker, local};
 pub(super) const LIFO_CAP: u8 = 3;
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
+const FAIRNESS_NS: u64 = 200_000;
 /// Passes for which the offer of tasks that have yielded may be put off; fewer when polls are long, by when the clock is read.
 const PUT_OFF: u8 = 8;
 /// How many tasks a worker takes from a shared queue at once, at most.
@@ -93,7 +94,7 @@ impl<M: Machine> Worker<M> {
 
     /// Without a policy, and in a bypass, the ingress is the run queue.
     fn find_built_in(&mut self, look: Look) -> Option<Token> {
-        if self.passes.is_multiple_of(FAIRNESS)
+        if self.shared_is_due()
             && let Some(token) = self.find_shared()
         {
             return Some(token);
@@ -112,6 +113,18 @@ impl<M: Machine> Worker<M> {
             return Some(entry.redeem());
         }
         self.find_shared().or_else(|| self.steal(look))
+    }
+
+    /// Whether what usually comes last comes first in this pass: every so many passes, and where those are long, every so often.
+    #[inline]
+    fn shared_is_due(&mut self) -> bool {
+        let now = self.local.now.get();
+        let due = self.passes.is_multiple_of(FAIRNESS)
+            || now.saturating_sub(self.shared_at) >= FAIRNESS_NS;
+        if due {
+            self.shared_at = now;
+        }
+        due
     }
 
     /// Inbox, injector, and what an ended policy left in DSQs.
@@ -153,7 +166,7 @@ impl<M: Machine> Worker<M> {
         if self.offer_is_due() && self.offer(generation) == Verdict::Revoked {
             return Found::Nothing;
         }
-        if self.passes.is_multiple_of(FAIRNESS)
+        if self.shared_is_due()
             && let Some(token) = self.take_global()
         {
             // It may overtake what the policy has put into the local DSQ.

@@ -18,6 +18,8 @@ use crate::worker::{Phase, Worker, slice};
 
 /// Every so many passes the injector is asked also while the own ingress is not empty.
 pub(super) const INJECTOR: u64 = 16;
+/// And at least so often.
+const INJECTOR_NS: u64 = 200_000;
 
 impl<M: Machine> Worker<M> {
     /// Shows up to 32 tasks of the ingress to the policy and carries out what it says.
@@ -73,9 +75,13 @@ impl<M: Machine> Worker<M> {
             }
         }
         let core = self.core;
-        if (self.notes.batch.is_empty() || self.passes.is_multiple_of(INJECTOR))
+        let now = self.local.now.get();
+        if (self.notes.batch.is_empty()
+            || self.passes.is_multiple_of(INJECTOR)
+            || now.saturating_sub(self.injector_at) >= INJECTOR_NS)
             && !core.injector.is_empty()
         {
+            self.injector_at = now;
             let room = BATCH.saturating_sub(self.notes.batch.len());
             core.injector.take(self.local.id, room, |entry| {
                 self.admit(generation, entry.redeem())
