@@ -13,7 +13,8 @@ use crate::task::token::{Resting, Token};
 use crate::worker::offer::INJECTOR;
 use crate::worker::{Look, Worker, local};
 
-/// Polls from the LIFO slot in a row before the queue has its turn.
+/// Polls from the LIFO slot in a row before the queue has its turn. One, if polls are long: there is no cache to be kept warm
+/// then, and the queue would wait for three of them each time.
 pub(super) const LIFO_CAP: u8 = 3;
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
@@ -105,7 +106,10 @@ impl<M: Machine> Worker<M> {
             self.lifo_left -= 1;
             return Some(entry.redeem());
         }
-        self.lifo_left = LIFO_CAP;
+        self.lifo_left = match self.pace.polls_are_long() {
+            true => 1,
+            false => LIFO_CAP,
+        };
         if let Some(entry) = self.local.ingress.pop() {
             return Some(entry.redeem());
         }

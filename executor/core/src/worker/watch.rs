@@ -20,6 +20,8 @@ use crate::worker::{Park, Worker};
 /// How far apart two readings of the clock should be.
 const READ_EVERY_NS: u64 = 20_000;
 const MOST_PASSES: u32 = 16;
+/// So few passes fit between two readings when polls are long.
+const LONG_EVERY: u32 = 4;
 /// How long the driver may wait for its turn on a busy worker.
 const DRIVE_EVERY_NS: u64 = 30_000;
 
@@ -63,6 +65,12 @@ impl Pace {
     pub(super) fn is_due(&mut self) -> bool {
         self.left -= 1;
         self.left == 0
+    }
+
+    /// Whether a poll takes more than some five microseconds, of late.
+    #[inline]
+    pub(super) fn polls_are_long(&self) -> bool {
+        self.every <= LONG_EVERY
     }
 
     /// When the clock was read last.
