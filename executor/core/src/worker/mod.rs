@@ -166,9 +166,8 @@ impl<M: Machine> Worker<M> {
             return end;
         }
         if self.pace.is_due() {
-            let since = self.pace.read_at();
             let now = self.look_at_the_clock();
-            self.mind_the_watch(now, since);
+            self.mind_the_watch(now);
             self.look_behind_long_polls(now);
         }
         match self.find(Look::First) {

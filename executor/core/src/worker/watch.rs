@@ -5,8 +5,9 @@
 //!
 //! **The sentinel.** While some worker runs, one parked worker waits with a timeout (100 µs, doubling to 10 ms) and then
 //! looks: for ingress behind a long poll, for a driver that nobody drives. The busy ones therefore need not wake
-//! anybody for work that is shorter than a wake. When nothing has been polled for about a second it stops; so an idle
-//! runtime does not wake up at all.
+//! anybody for work that is shorter than a wake. A sentinel that goes to work itself wakes another one only if its work
+//! is likely to be long, or turns out to be (`idle/README.md`). When nothing has been polled for about a second it stops; so an
+//! idle runtime does not wake up at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -73,11 +74,6 @@ impl Pace {
         self.every <= LONG_EVERY
     }
 
-    /// When the clock was read last.
-    pub(super) fn read_at(&self) -> u64 {
-        self.read_at
-    }
-
     pub(super) fn driven(&mut self, now: u64) {
         self.driven_at = now;
     }
@@ -129,6 +125,16 @@ impl Watch {
 
 impl<M: Machine> Worker<M> {
     pub(super) fn look_at_the_clock(&mut self) -> u64 {
+        let since = self.pace.read_at;
+        let now = self.read_the_clock();
+        if now.saturating_sub(since) >= LONG_POLL_NS {
+            self.core.note_long_poll(now);
+        }
+        now
+    }
+
+    /// The same after a park, which was no poll.
+    fn read_the_clock(&mut self) -> u64 {
         let now = self.core.machine.now();
         self.pace.read(now);
         if !self.searcher {
@@ -190,7 +196,7 @@ impl<M: Machine> Worker<M> {
     pub(super) fn prepare_park(&mut self) -> Park {
         self.watch.unwatched_since = None;
         self.stats.parks += 1;
-        self.seat.stats.publish(&self.stats);
+        self.look_at_the_clock();
         let watch_ns = self.watch_timeout();
         self.watch.timed = watch_ns.is_some();
         Park {
@@ -270,7 +276,7 @@ impl<M: Machine> Worker<M> {
         self.core.wake_the_watchdog();
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
-        self.look_at_the_clock();
+        self.read_the_clock();
         if timed_out && self.watch.timed {
             self.stats.sentinel_rounds += 1;
         } else {
@@ -312,11 +318,8 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// The clock has just been read, between two polls, `since` it was read before.
-    pub(super) fn mind_the_watch(&mut self, now: u64, since: u64) {
-        if now.saturating_sub(since) >= LONG_POLL_NS {
-            self.core.note_long_poll(now);
-        }
+    /// The clock has just been read, between two polls.
+    pub(super) fn mind_the_watch(&mut self, now: u64) {
         let long_work = |since: &mut u64| now.saturating_sub(*since) >= LONG_WORK_NS;
         if self.watch.unwatched_since.take_if(long_work).is_some() {
             self.core.call_for_a_watch();

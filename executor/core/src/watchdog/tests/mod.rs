@@ -5,6 +5,7 @@ mod calls;
 mod hogs;
 mod in_place;
 mod kicks;
+mod pace;
 mod sleep;
 mod stall;
 mod vtimes;
