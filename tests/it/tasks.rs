@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use polity::{
     Attributes, DsqId, Handle, Host, InitError, Policy, Position, SpawnError, TaskView, WorkerId,
     WorkerMask,
@@ -237,6 +239,26 @@ fn a_task_in_a_queue_that_nobody_empties_can_be_aborted() {
 }
 
 // --- panics ---
+
+/// Its waker is not the task's: a yield that told only the worker would never be polled again.
+#[test]
+fn a_yield_inside_a_combinator_with_wakers_of_its_own_goes_on() {
+    check(1, |runtime| {
+        let task = runtime.spawn(async {
+            let yields = |times: usize| async move {
+                for _ in 0..times {
+                    polity::yield_now().await;
+                }
+                times
+            };
+            let all: FuturesUnordered<_> = (1..=5).map(yields).collect();
+            all.collect::<Vec<_>>().await
+        });
+        let mut ended = wait_for("a task that waits for five", task).unwrap();
+        ended.sort_unstable();
+        assert_eq!(ended, [1, 2, 3, 4, 5]);
+    });
+}
 
 #[test]
 fn a_panicking_task_harms_nothing_but_itself() {
