@@ -20,7 +20,7 @@ use crate::{Better, Goal, Row, Settings};
 const SUITE: &str = "scale";
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// A million tasks take their time to be made: this many turns at most.
-const MOST_TURNS: u32 = 7;
+const MOST_TURNS: u32 = 5;
 
 /// What is done among them.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ async fn batch<P: Contender>() {
 }
 
 /// As many yields at least, or four for each task, which is more.
-const YIELDS: usize = 1_000_000;
+const YIELDS: usize = 2_000_000;
 
 /// How long one yield takes when all tasks do nothing else, in nanoseconds.
 fn yields<P: Contender>(on: &P, live: usize) -> f64 {

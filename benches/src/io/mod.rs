@@ -22,8 +22,8 @@ pub(crate) use serve::{Serve, Service};
 pub(crate) use timers::{Timers, sleep_forever};
 
 const SUITE: &str = "io";
-const WARM_UP: Duration = Duration::from_millis(100);
-const TURN: Duration = Duration::from_millis(250);
+const WARM_UP: Duration = Duration::from_millis(80);
+const TURN: Duration = Duration::from_millis(200);
 
 /// What is asked of a server in one bench.
 struct Bench {

@@ -91,7 +91,8 @@ fn draw(area: &Area<'_>, rows: &[JsonRow]) -> Drawn {
         .disable_y_mesh()
         .disable_y_axis()
         .label_style((FONT, 13).into_font().color(&TEXT))
-        .x_label_formatter(&|ratio| format!("{ratio}"))
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|ratio| ratio_label(*ratio))
         .x_desc("times better than the peer (logarithmic); black: the goal; thin: quartiles")
         .draw()?;
     for (nth, row) in rows.iter().enumerate() {
@@ -111,6 +112,15 @@ fn range(rows: &[JsonRow]) -> Range<f64> {
         (low.min(at), high.max(at))
     });
     low / 1.5..high * 1.5
+}
+
+/// 0.1, 0.2, 0.5, 1 and so on: the other lines of the axis are too near to each other to be named.
+fn ratio_label(ratio: f64) -> String {
+    let digit = (ratio / 10_f64.powf(ratio.log10().floor())).round() as u32;
+    match digit {
+        1 | 2 | 5 | 10 => format!("{}", (ratio * 1e3).round() / 1e3),
+        _ => String::new(),
+    }
 }
 
 fn goal(row: &JsonRow) -> Option<f64> {
