@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use super::tokio_rt::{MANY, YIELDING_TASKS, YIELDS, spawn_countdown};
+use super::tokio_rt::{MANY, YIELDING_TASKS, YIELDS, spawn_countdown, yield_many};
 use super::{Round, Workload};
 use crate::{Goal, Peer};
 
@@ -15,7 +15,10 @@ pub(super) fn workloads<P: Peer>() -> Vec<Workload<P>> {
     }
     vec![
         own("spawn_many_worker", MANY, spawn_many_worker),
-        own("yield_many_own", YIELDING_TASKS * YIELDS, yield_many_own),
+        own("yield_many_own", YIELDING_TASKS * YIELDS, |peer| {
+            // Each runtime by its own yield.
+            yield_many(peer, P::yield_now)
+        }),
     ]
 }
 
@@ -28,25 +31,5 @@ fn spawn_many_worker<P: Peer>(peer: &Rc<P>) -> Round {
         let (left, done) = (Arc::clone(&left), done.clone());
         P::detach(peer.spawn_from_outside(async move { spawn_countdown::<P>(&left, &done) }));
         finished.recv().expect("the last task reports");
-    })
-}
-
-/// tokio's `yield_many`, each runtime by its own yield.
-fn yield_many_own<P: Peer>(peer: &Rc<P>) -> Round {
-    let (done, finished) = mpsc::sync_channel(YIELDING_TASKS);
-    let peer = Rc::clone(peer);
-    Box::new(move || {
-        for _ in 0..YIELDING_TASKS {
-            let done = done.clone();
-            P::detach(peer.spawn_from_outside(async move {
-                for _ in 0..YIELDS {
-                    P::yield_now().await;
-                }
-                done.send(()).expect("the bench waits");
-            }));
-        }
-        for _ in 0..YIELDING_TASKS {
-            finished.recv().expect("every task reports");
-        }
     })
 }

@@ -43,7 +43,9 @@ pub(super) fn workloads<P: Peer>() -> Vec<Workload<P>> {
             spawn_many_remote(peer, BUSY2)
         })
         .beside(Load::respawning),
-        rt("yield_many", YIELDING_TASKS * YIELDS, 5.0, yield_many),
+        rt("yield_many", YIELDING_TASKS * YIELDS, 5.0, |peer| {
+            yield_many(peer, tokio::task::yield_now)
+        }),
         rt("ping_pong", PINGS, 4.0, ping_pong),
         rt("chained_spawn", CHAIN, 6.0, chained_spawn),
         rt("spawn_1", 1, 1.2, |peer| spawn_few(peer, 1)).without_drivers(),
@@ -186,8 +188,12 @@ fn remote_spawn<P: Peer>(peer: &Rc<P>, threads: usize) -> Round {
     })
 }
 
-/// Tasks that do nothing but yield.
-fn yield_many<P: Peer>(peer: &Rc<P>) -> Round {
+/// Tasks that do nothing but yield, in this way.
+pub(super) fn yield_many<P, Y>(peer: &Rc<P>, yield_now: fn() -> Y) -> Round
+where
+    P: Peer,
+    Y: Future<Output = ()> + Send + 'static,
+{
     let (done, finished) = mpsc::sync_channel(YIELDING_TASKS);
     let peer = Rc::clone(peer);
     Box::new(move || {
@@ -195,7 +201,7 @@ fn yield_many<P: Peer>(peer: &Rc<P>) -> Round {
             let done = done.clone();
             P::detach(peer.spawn_from_outside(async move {
                 for _ in 0..YIELDS {
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                 }
                 done.send(()).expect("the bench waits");
             }));
