@@ -310,9 +310,11 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// This thread leaves its seat, perhaps as the one that keeps watch.
+    /// This thread leaves its seat, perhaps as the one that keeps watch, or that did until just now: those who are parked rely on
+    /// that, and one of them may have to sit down in the driver.
     pub(super) fn leave_the_watch(&mut self) {
-        if self.watch.timed {
+        let did = self.watch.unwatched_since.take().is_some();
+        if self.watch.timed || did {
             self.give_up_the_watch();
             self.core.call_for_a_watch();
         }

@@ -7,6 +7,7 @@ use std::task::{Poll, Waker};
 
 use polity_policy::{Attributes, DsqId, Position};
 
+use crate::seat::SeatId;
 use crate::watchdog::tests::world::{MS, Script, TICK, World, lock, only};
 
 const US: u64 = 1_000;
@@ -250,4 +251,15 @@ fn the_watchdog_wakes_somebody_to_keep_watch_over_a_poll_that_goes_on() {
     });
     world.run(0);
     assert!(task.is_finished());
+}
+
+/// Nobody else would look into the driver.
+#[test]
+fn a_sentinel_that_goes_to_work_and_is_dismissed_wakes_another_one() {
+    let world = parked();
+    world.unpark(0);
+    assert!(!world.has_to_run(1));
+    world.core.dismiss(SeatId::new(0), SeatId::new(1));
+    world.leave(0);
+    assert!(world.has_to_run(1));
 }
