@@ -44,7 +44,9 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// two of them, one of each kind, are ordered as two sequentially consistent fences are.
     fn light_fence(&self);
 
-    /// The other half: called by the watchdog, a few times per stuck call or poll.
+    /// The other half: called by the watchdog, a few times per stuck call or poll, and every 2 ms for a callback that goes on
+    /// from one look to the next. If it interrupts every processor that runs a thread of the process, as `membarrier(2)` does,
+    /// it also shows which of them really run.
     fn heavy_fence(&self);
 
     /// How long the thread in `seat` has run on a processor, in nanoseconds; `None` if the machine cannot tell. Called by

@@ -9,13 +9,16 @@
 //! |---|---|
 //! | `alive.rs` | how much time has passed for the process, as opposed to the world |
 //! | `threads.rs` | what each thread is in, since when; hogs and stuck callbacks |
+//! | `ran.rs` | how long a thread has run inside one call, whatever a hypervisor does |
 //! | `stand_ins.rs` | which worker needs a second thread, and when it does not any more |
 //! | `stall.rs` | whether a late task is the policy's fault |
 //!
 //! **Time.** A tick is 5 ms after the last one while anything runs or waits, 10 ms while nothing does, and after a second of
-//! that the watchdog sleeps until somebody leaves a park.
+//! that the watchdog sleeps until somebody leaves a park. While a call that it saw goes on, it looks at that alone every 2 ms
+//! between.
 
 mod alive;
+mod ran;
 mod stall;
 mod stand_ins;
 mod threads;
@@ -30,6 +33,7 @@ use crate::machine::Machine;
 use crate::seat::SeatId;
 use crate::stats::Metrics;
 use alive::AliveClock;
+use ran::CLOSE_NS;
 use stall::Recollection;
 use stand_ins::StandIns;
 use threads::Threads;
@@ -110,6 +114,10 @@ pub struct Watchdog<M: Machine> {
     threads: Threads,
     stand_ins: StandIns,
     idle_ticks: u32,
+    /// A call goes on, so there are closer looks until then, when the next tick is due: in the machine's time.
+    closer_until: Option<u64>,
+    /// The last look was such a one.
+    looked_closer: bool,
     recollection: Option<Recollection>,
     /// In alive time.
     late_tick_at: Option<u64>,
@@ -129,6 +137,8 @@ impl<M: Machine> Watchdog<M> {
             threads: Threads::new(core.seats.len()),
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
+            closer_until: None,
+            looked_closer: false,
             recollection: None,
             late_tick_at: None,
             lost_ns: 0,
@@ -142,6 +152,11 @@ impl<M: Machine> Watchdog<M> {
     /// Complexity: some words for each seat; one look at each slot of the process if a task seems to be late.
     pub fn tick(&mut self) -> (Vec<Finding>, Next) {
         let core = self.core;
+        let closer = self.look_closer();
+        self.looked_closer = closer.is_some();
+        if let Some(next) = closer {
+            return (Vec::new(), next);
+        }
         let was_busy = self.clock.expects() == PERIOD_NS;
         let before = self.clock.alive();
         let now = self.clock.advance(core.machine.now());
@@ -168,6 +183,26 @@ impl<M: Machine> Watchdog<M> {
         self.count(&findings);
         let next = self.next();
         (findings, next)
+    }
+
+    /// Between two ticks, at calls that go on. `None`: it is time for a tick, or one of them may be stuck.
+    fn look_closer(&mut self) -> Option<Next> {
+        let left = self.closer_until?.checked_sub(self.core.machine.now());
+        let left = left.filter(|left| *left > 0)?;
+        if self.threads.look_closer(self.core) {
+            return None;
+        }
+        Some(self.look_again_within(left))
+    }
+
+    /// When to look again if a tick is due after so many nanoseconds.
+    fn look_again_within(&mut self, due: u64) -> Next {
+        if !self.threads.any_call_goes_on(self.core) {
+            self.closer_until = None;
+            return Next::After(due);
+        }
+        self.closer_until = Some(self.core.machine.now() + due);
+        Next::After(due.min(CLOSE_NS))
     }
 
     /// The process was stopped until now: the time since the last tick counts for nobody.
@@ -208,6 +243,10 @@ impl<M: Machine> Watchdog<M> {
     /// Whether a spare was needed at this tick, and there was none. Counted once for as long as this lasts; `true` says that
     /// it begins.
     pub fn note_exhausted(&mut self, exhausted: bool) -> bool {
+        if self.looked_closer {
+            // It has not looked who needs one.
+            return false;
+        }
         let begins = exhausted && !self.exhausted;
         self.counts.spares_exhausted += u64::from(begins);
         self.exhausted = exhausted;
@@ -229,8 +268,9 @@ impl<M: Machine> Watchdog<M> {
         if !self.is_idle() {
             self.idle_ticks = 0;
             self.clock.expect(PERIOD_NS);
-            return Next::After(PERIOD_NS);
+            return self.look_again_within(PERIOD_NS);
         }
+        self.closer_until = None;
         self.idle_ticks += 1;
         self.clock.expect(IDLE_PERIOD_NS);
         if self.idle_ticks < IDLE_TICKS {

@@ -6,11 +6,11 @@
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
-//! says that it *ran* for [`RAN_NS`] inside this one callback, or when it is blocked in a system call for [`BLOCKED_NS`],
-//! without having run in between, and cannot be waiting for another thread: one that is inside the same policy and not blocked,
-//! or one that has wanted a processor all the while and got none, which may hold a lock of core's queues. A machine that cannot
-//! tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for nobody. One tick
-//! adds 5 ms at most: the clock of a virtual machine that was paused may say that the thread ran all the while.
+//! says that it *ran* for [`RAN_NS`] inside this one callback (`ran.rs`), or when it is blocked in a system call for
+//! [`BLOCKED_NS`], without having run in between, and cannot be waiting for another thread: one that is inside the same policy
+//! and not blocked, or one that has wanted a processor all the while and got none, which may hold a lock of core's queues. A
+//! machine that cannot tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for
+//! nobody.
 
 use std::sync::Arc;
 
@@ -22,9 +22,10 @@ use crate::hosting::Generation;
 use crate::machine::Machine;
 use crate::seat::{Place, SeatId};
 use crate::task::slab;
-use crate::watchdog::{Finding, Hog, PERIOD_NS};
+use crate::watchdog::ran::Ran;
+use crate::watchdog::{Finding, Hog};
 
-/// Processor time in one callback after which it is stuck: what two ticks see of one that spins.
+/// Processor time in one callback after which it is stuck: what five samples see of one that spins.
 const RAN_NS: u64 = 9_000_000;
 /// How often the time is noted that a hypervisor has taken.
 const STOLEN_EVERY_NS: u64 = 100_000_000;
@@ -49,16 +50,29 @@ struct Seen {
     /// The task that the call is about. One call offers many, and each is a callback of its own.
     about: Option<TaskId>,
     call_since: u64,
-    /// The thread's processor clock at the last tick that saw the call.
-    processor: Option<u64>,
-    /// How long the thread has run in the call, as far as ticks have seen it.
-    ran: u64,
+    /// How long the thread has run in the call.
+    ran: Ran,
     /// It is blocked in the call.
     blocked: Option<Blocked>,
     parked: bool,
     parked_before: bool,
     /// Something has changed since the last tick.
     moved: bool,
+}
+
+impl Seen {
+    /// Whether the thread in this seat is in the call that was seen last.
+    fn call_goes_on<M: Machine>(&self, core: &Core<M>, index: usize) -> bool {
+        let activity = &core.seats[index].activity;
+        activity.call.in_flight() == Some(self.call) && activity.task() == self.about
+    }
+
+    fn sample_call<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) {
+        if self.ran.sample(&core.machine, seat) {
+            // It has run, so this is another wait: perhaps for the same lock, which somebody else was faster to take.
+            self.blocked = None;
+        }
+    }
 }
 
 /// A call that is blocked.
@@ -143,25 +157,33 @@ impl Threads {
                 seen.call_since = now;
                 seen.blocked = None;
                 if call != 0 {
-                    let seat = SeatId::new(index as u16);
-                    seen.processor = core.machine.processor_time(seat);
+                    seen.ran = Ran::begin(&core.machine, SeatId::new(index as u16));
                 }
-                seen.ran = 0;
-            } else if call != 0 {
-                let seat = SeatId::new(index as u16);
-                let clock = core.machine.processor_time(seat);
-                let ran = match (seen.processor, clock) {
-                    (Some(before), Some(after)) => after.saturating_sub(before),
-                    _ => PERIOD_NS,
-                };
-                if clock.is_some() && clock != seen.processor {
-                    // It has run, so this is another wait: perhaps for the same lock, which somebody else was faster to take.
-                    seen.blocked = None;
-                }
-                seen.processor = clock;
-                seen.ran += ran.min(PERIOD_NS);
+            } else if call != 0 && !activity.call.is_revoked(call) {
+                seen.sample_call(core, SeatId::new(index as u16));
             }
         }
+    }
+
+    /// Between two ticks: samples the calls that go on since the last one. Whether one of them may be stuck.
+    pub(super) fn look_closer<M: Machine>(&mut self, core: &Core<M>) -> bool {
+        let mut may_be_stuck = false;
+        for (index, seen) in self.seen.iter_mut().enumerate() {
+            if seen.call != 0 && seen.call_goes_on(core, index) {
+                seen.sample_call(core, SeatId::new(index as u16));
+                may_be_stuck |= seen.ran.ns() >= RAN_NS;
+            }
+        }
+        may_be_stuck
+    }
+
+    /// Whether a call that the last tick saw still goes on, and is not known to be stuck.
+    pub(super) fn any_call_goes_on<M: Machine>(&self, core: &Core<M>) -> bool {
+        self.seen.iter().enumerate().any(|(index, seen)| {
+            seen.call != 0
+                && seen.call_goes_on(core, index)
+                && !core.seats[index].activity.call.is_revoked(seen.call)
+        })
     }
 
     /// Whether the thread has said, and not taken back, that it blocks inside its poll.
@@ -295,9 +317,10 @@ impl Threads {
 
     fn is_stuck<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) -> bool {
         let seen = &self.seen[seat.index()];
-        if seen.ran >= RAN_NS {
+        if seen.ran.ns() >= RAN_NS {
             return seen
                 .ran
+                .ns()
                 .saturating_sub(self.stolen_since(core, seen.call_since))
                 >= RAN_NS;
         }

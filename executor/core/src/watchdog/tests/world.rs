@@ -42,6 +42,12 @@ pub(super) struct Thread {
     pub(super) is_blocked: Option<bool>,
 }
 
+impl Thread {
+    fn run_for(&mut self, ns: u64) {
+        self.processor_time = self.processor_time.map(|ran| ran + ns);
+    }
+}
+
 type OnUnpark = Box<dyn Fn(SeatId) + Send + Sync>;
 
 /// See the [module](self).
@@ -51,6 +57,8 @@ pub(super) struct Scripted {
     threads: Mutex<HashMap<usize, Thread>>,
     work_began: AtomicUsize,
     pub(super) stolen: AtomicU64,
+    /// How long it takes until all processors have answered.
+    pub(super) unanswered: AtomicU64,
     /// Seats that were unparked since they parked.
     unparked: Mutex<HashSet<usize>>,
     on_unpark: Mutex<Option<Arc<OnUnpark>>>,
@@ -87,7 +95,15 @@ impl Machine for Scripted {
     fn woken_in_driver(&self, _seat: SeatId) {}
     fn policy_ended(&self) {}
     fn light_fence(&self) {}
-    fn heavy_fence(&self) {}
+
+    /// The clocks of those that were to answer go on meanwhile.
+    fn heavy_fence(&self) {
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        self.now.fetch_add(unanswered, Ordering::Relaxed);
+        for thread in lock(&self.threads).values_mut() {
+            thread.run_for(unanswered);
+        }
+    }
 
     fn processor_time(&self, seat: SeatId) -> Option<u64> {
         self.thread(seat).processor_time
@@ -137,13 +153,16 @@ thread_local! {
 }
 
 /// Cores live for ever, and in these tests so do their watchdogs. Kept here so that leak checkers know.
-static WATCHDOGS: Mutex<Vec<&'static Mutex<Watchdog<Scripted>>>> = Mutex::new(Vec::new());
+static WATCHDOGS: Mutex<Vec<(&'static Mutex<Watchdog<Scripted>>, &'static AtomicU64)>> =
+    Mutex::new(Vec::new());
 
 /// A core, its watchdog, and a worker in each worker's seat.
 #[derive(Clone, Copy)]
 pub(super) struct World {
     pub(super) core: &'static Core<Scripted>,
     dog: &'static Mutex<Watchdog<Scripted>>,
+    /// When the watchdog wants to look again, if that is before its period ends.
+    closer: &'static AtomicU64,
 }
 
 impl World {
@@ -155,8 +174,9 @@ impl World {
         machine.now.store(1_000 * MS, Ordering::Relaxed);
         let core = Core::new(machine, config);
         let dog = Box::leak(Box::new(Mutex::new(Watchdog::new(core, HOG_AFTER))));
-        lock(&WATCHDOGS).push(dog);
-        let world = World { core, dog };
+        let closer = Box::leak(Box::new(AtomicU64::new(0)));
+        lock(&WATCHDOGS).push((dog, closer));
+        let world = World { core, dog, closer };
         for index in 0..workers {
             world.sit_down(index);
         }
@@ -182,18 +202,53 @@ impl World {
     }
 
     pub(super) fn tick(self) -> (Vec<Finding>, Next) {
-        lock(self.dog).tick()
+        let (findings, next) = lock(self.dog).tick();
+        let closer = match next {
+            Next::After(ns) if ns < TICK => self.now() + ns,
+            _ => 0,
+        };
+        self.closer.store(closer, Ordering::Relaxed);
+        (findings, next)
     }
 
-    /// Lets time pass, with a tick at the end of each period.
+    /// Lets time pass, with a tick at the end of each period, and between where the watchdog looks closer.
     pub(super) fn tick_for(self, ns: u64) -> Vec<Finding> {
-        assert!(ns.is_multiple_of(TICK), "{ns} ns are not whole periods");
+        self.pass_time(ns, |_| {})
+    }
+
+    /// The same while the thread in this seat has a processor all the time.
+    pub(super) fn tick_while_running(self, seat: usize, ns: u64) -> Vec<Finding> {
+        self.pass_time(ns, |ns| {
+            if let Some(thread) = lock(&self.core.machine.threads).get_mut(&seat) {
+                thread.run_for(ns);
+            }
+        })
+    }
+
+    fn pass_time(self, ns: u64, before_each_tick: impl Fn(u64)) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for _ in 0..ns / TICK {
-            self.advance(TICK);
+        let end = self.now() + ns;
+        let mut period_end = self.now();
+        while self.now() < end {
+            if self.now() >= period_end {
+                period_end = (period_end + TICK).min(end);
+            }
+            let closer = self.closer.load(Ordering::Relaxed);
+            let until = if self.now() < closer && closer < period_end {
+                closer
+            } else {
+                period_end
+            };
+            let passed = until.saturating_sub(self.now());
+            self.advance(passed);
+            before_each_tick(passed);
             findings.extend(self.tick().0);
         }
         findings
+    }
+
+    pub(super) fn note_exhausted(self, exhausted: bool) -> bool {
+        lock(self.dog).note_exhausted(exhausted)
     }
 
     pub(super) fn rebase(self) {
