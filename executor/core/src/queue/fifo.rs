@@ -1,7 +1,7 @@
 //! A FIFO behind a short lock, with a length that can be read without it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use polity_policy::{Position, WorkerId};
@@ -20,34 +20,28 @@ pub(crate) struct Closed {
 pub(crate) struct Fifo {
     /// A hint: exact under the lock.
     len: AtomicUsize,
-    inner: Mutex<Inner>,
+    /// Written under the lock. Read without it for each insert, and if it says no, once more under it.
+    closed: AtomicBool,
+    entries: Mutex<VecDeque<Entry>>,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    entries: VecDeque<Entry>,
-    closed: bool,
-}
-
-impl Inner {
-    fn push(&mut self, entry: Entry, at: Position) {
-        match at {
-            Position::Tail => self.entries.push_back(entry),
-            Position::Head => self.entries.push_front(entry),
-        }
+fn push_at(entries: &mut VecDeque<Entry>, entry: Entry, at: Position) {
+    match at {
+        Position::Tail => entries.push_back(entry),
+        Position::Head => entries.push_front(entry),
     }
 }
 
 impl Fifo {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         // Nothing under the lock can panic but an allocation that fails, which aborts.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Ordering, for `len` everywhere: Relaxed. A reader that misses an entry is covered by the park protocol (idle),
     // whose fence orders the push before the look at the parked mask, and this load after the announcement.
-    fn note_len(&self, inner: &Inner) {
-        self.len.store(inner.entries.len(), Ordering::Relaxed);
+    fn note_len(&self, entries: &VecDeque<Entry>) {
+        self.len.store(entries.len(), Ordering::Relaxed);
     }
 
     /// How many entries there are, stale ones included.
@@ -62,32 +56,32 @@ impl Fifo {
     }
 
     pub(crate) fn push(&self, entry: Entry, at: Position) -> Result<(), Closed> {
-        let mut inner = self.lock();
-        if inner.closed {
+        let mut entries = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
             return Err(Closed { entry });
         }
-        inner.push(entry, at);
-        self.note_len(&inner);
+        push_at(&mut entries, entry, at);
+        self.note_len(&entries);
         Ok(())
     }
 
     /// Pushes what `entry` makes under the lock, if it makes something and the queue is open.
     pub(crate) fn push_with(&self, at: Position, entry: impl FnOnce() -> Option<Entry>) {
-        let mut inner = self.lock();
-        if inner.closed {
+        let mut entries = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
             return;
         }
         if let Some(entry) = entry() {
-            inner.push(entry, at);
-            self.note_len(&inner);
+            push_at(&mut entries, entry, at);
+            self.note_len(&entries);
         }
     }
 
     /// Appends all, closed or not: for entries whose token must not get lost.
-    pub(crate) fn extend(&self, entries: impl IntoIterator<Item = Entry>) {
-        let mut inner = self.lock();
-        inner.entries.extend(entries);
-        self.note_len(&inner);
+    pub(crate) fn extend(&self, more: impl IntoIterator<Item = Entry>) {
+        let mut entries = self.lock();
+        entries.extend(more);
+        self.note_len(&entries);
     }
 
     /// Puts an entry behind all that became runnable before it, as far as the tail is in that order: what comes from another
@@ -95,20 +89,20 @@ impl Fifo {
     pub(crate) fn insert_by_age(&self, entry: Entry) {
         let age = |entry: &Entry| entry.header().runnable_at();
         let since = age(&entry);
-        let mut inner = self.lock();
-        let younger = inner.entries.iter().rev().take_while(|it| age(it) > since);
-        let index = inner.entries.len() - younger.count();
-        inner.entries.insert(index, entry);
-        self.note_len(&inner);
+        let mut entries = self.lock();
+        let younger = entries.iter().rev().take_while(|it| age(it) > since);
+        let index = entries.len() - younger.count();
+        entries.insert(index, entry);
+        self.note_len(&entries);
     }
 
     pub(crate) fn pop(&self) -> Option<Entry> {
         if self.is_empty() {
             return None;
         }
-        let mut inner = self.lock();
-        let entry = inner.entries.pop_front();
-        self.note_len(&inner);
+        let mut entries = self.lock();
+        let entry = entries.pop_front();
+        self.note_len(&entries);
         entry
     }
 
@@ -118,22 +112,22 @@ impl Fifo {
         if self.is_empty() {
             return;
         }
-        let mut inner = self.lock();
+        let mut entries = self.lock();
         let mut index = 0;
-        while let Some(entry) = inner.entries.get(index) {
+        while let Some(entry) = entries.get(index) {
             if entry.is_restricted() && !entry.header().allows(worker) {
                 index += 1;
                 continue;
             }
             // At index 0, the normal case, this is a pop.
-            let Some(entry) = inner.entries.remove(index) else {
+            let Some(entry) = entries.remove(index) else {
                 break;
             };
             if take(entry) == Taking::Enough {
                 break;
             }
         }
-        self.note_len(&inner);
+        self.note_len(&entries);
     }
 
     /// The first entry that may run on `worker`.
@@ -148,15 +142,16 @@ impl Fifo {
 
     /// From now on `push` is refused.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        let _lock = self.lock();
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Closes the queue if it is empty; else says how many entries are in it.
     pub(crate) fn close_if_empty(&self) -> Result<(), usize> {
-        let mut inner = self.lock();
-        match inner.entries.len() {
+        let entries = self.lock();
+        match entries.len() {
             0 => {
-                inner.closed = true;
+                self.closed.store(true, Ordering::Relaxed);
                 Ok(())
             }
             waiting => Err(waiting),
@@ -165,11 +160,17 @@ impl Fifo {
 
     /// Accepts entries again.
     pub(crate) fn open(&self) {
-        self.lock().closed = false;
+        let _lock = self.lock();
+        self.closed.store(false, Ordering::Relaxed);
     }
 
+    /// Whether `push` is refused. Takes the lock only if so: who has heard of it being opened must not be told an old tale.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        // Ordering: Relaxed, as for `len`. One that is closed meanwhile is found out by the push, under the lock.
+        self.closed.load(Ordering::Relaxed) && {
+            let _lock = self.lock();
+            self.closed.load(Ordering::Relaxed)
+        }
     }
 }
 

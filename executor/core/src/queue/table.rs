@@ -23,7 +23,9 @@ pub(crate) struct DsqTable {
     creating: Mutex<()>,
 }
 
+/// On lines of its own, two because processors fetch them in pairs: neighbours are levels of one policy, all of them busy.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Place {
     fifo: OnceLock<Fifo>,
     // In a box: most places have none.

@@ -13,7 +13,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use polity_policy::WorkerId;
@@ -28,6 +28,8 @@ pub(crate) struct VtimeQueue {
     len: AtomicUsize,
     /// The vtime of the head, if there is one. A hint too.
     first: AtomicU64,
+    /// Written under the lock; see [`Fifo`](crate::queue::Fifo).
+    closed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -36,7 +38,6 @@ struct Inner {
     items: BinaryHeap<Item>,
     /// Of entries with one vtime the older one is first.
     next_sequence: u64,
-    closed: bool,
     /// What `take_for` passes over; empty between uses.
     passed: Vec<Item>,
 }
@@ -122,7 +123,7 @@ impl VtimeQueue {
     /// Inserts what `entry` makes under the lock, if it makes something and the queue is open.
     pub(crate) fn push_with(&self, vtime: u64, entry: impl FnOnce() -> Option<Entry>) {
         let mut inner = self.lock();
-        if inner.closed {
+        if self.closed.load(Relaxed) {
             return;
         }
         if let Some(entry) = entry() {
@@ -153,10 +154,10 @@ impl VtimeQueue {
 
     /// Closes the queue if it is empty; else says how many entries are in it.
     pub(crate) fn close_if_empty(&self) -> Result<(), usize> {
-        let mut inner = self.lock();
+        let inner = self.lock();
         match inner.items.len() {
             0 => {
-                inner.closed = true;
+                self.closed.store(true, Relaxed);
                 Ok(())
             }
             waiting => Err(waiting),
@@ -165,10 +166,16 @@ impl VtimeQueue {
 
     /// Accepts entries again.
     pub(crate) fn open(&self) {
-        self.lock().closed = false;
+        let _lock = self.lock();
+        self.closed.store(false, Relaxed);
     }
 
+    /// Whether inserts are refused. Takes the lock only if so.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        // Ordering: Relaxed, as in `Fifo::is_closed`.
+        self.closed.load(Relaxed) && {
+            let _lock = self.lock();
+            self.closed.load(Relaxed)
+        }
     }
 }
