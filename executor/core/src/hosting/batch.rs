@@ -44,6 +44,13 @@ pub(crate) struct Claimed {
     pub(crate) at: Position,
 }
 
+/// A task whose verdict is a custom DSQ.
+pub(crate) struct ForCustom {
+    pub(crate) token: Token,
+    pub(crate) number: u32,
+    pub(crate) rank: Rank,
+}
+
 /// A task that has left the policy's custody, to be told by `dequeue`.
 pub(crate) struct Departed {
     pub(crate) view: TaskView<'static>,
@@ -64,7 +71,9 @@ pub(crate) struct Notes {
     pub(crate) unfit: Vec<Entry>,
     /// On their way to the global DSQ; empty between uses.
     pub(crate) global: Vec<Entry>,
-    /// Those of them that not every worker may run; empty between uses.
+    /// On their way to custom DSQs; empty between uses.
+    pub(crate) custom: Vec<ForCustom>,
+    /// Those for the global DSQ that not every worker may run; empty between uses.
     pub(crate) restricted: Vec<&'static Header>,
     /// Index of the task at hand.
     pub(crate) at_hand: Cell<usize>,

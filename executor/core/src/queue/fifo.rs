@@ -77,6 +77,19 @@ impl Fifo {
         }
     }
 
+    /// Pushes what `next` makes, entry by entry, under one lock. `false`: the queue is closed, and `next` was not called.
+    pub(crate) fn push_each(&self, mut next: impl FnMut() -> Option<(Position, Entry)>) -> bool {
+        let mut entries = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return false;
+        }
+        while let Some((at, entry)) = next() {
+            push_at(&mut entries, entry, at);
+        }
+        self.note_len(&entries);
+        true
+    }
+
     /// Appends all, closed or not: for entries whose token must not get lost.
     pub(crate) fn extend(&self, more: impl IntoIterator<Item = Entry>) {
         let mut entries = self.lock();

@@ -8,7 +8,7 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use polity_policy::{DsqError, DsqId, WorkerId};
+use polity_policy::{DsqError, DsqId, Position, WorkerId};
 
 use crate::queue::{Fifo, Rank, Taking, VtimeQueue};
 use crate::task::entry::Entry;
@@ -68,6 +68,34 @@ impl Dsq<'_> {
             (Dsq::Fifo(fifo), Rank::End(at)) => fifo.push_with(at, entry),
             (Dsq::Vtime(queue), Rank::Vtime(vtime)) => queue.push_with(vtime, entry),
             _ => {}
+        }
+    }
+
+    /// Whether an insert of this rank is one for its order.
+    pub(crate) fn fits(self, rank: Rank) -> bool {
+        matches!(
+            (self, rank),
+            (Dsq::Fifo(_), Rank::End(_)) | (Dsq::Vtime(_), Rank::Vtime(_))
+        )
+    }
+
+    /// Inserts all that `next` makes under one lock; the ranks must fit. `false`: it is closed, and `next` was not called.
+    pub(crate) fn push_each(self, mut next: impl FnMut() -> Option<(Rank, Entry)>) -> bool {
+        match self {
+            Dsq::Fifo(fifo) => fifo.push_each(|| {
+                next().map(|(rank, entry)| match rank {
+                    Rank::End(at) => (at, entry),
+                    // Does not fit.
+                    Rank::Vtime(_) => (Position::Tail, entry),
+                })
+            }),
+            Dsq::Vtime(queue) => queue.push_each(|| {
+                next().map(|(rank, entry)| match rank {
+                    Rank::Vtime(vtime) => (vtime, entry),
+                    // Does not fit.
+                    Rank::End(_) => (0, entry),
+                })
+            }),
         }
     }
 

@@ -132,6 +132,19 @@ impl VtimeQueue {
         }
     }
 
+    /// Inserts what `next` makes, entry by entry, under one lock. `false`: the queue is closed, and `next` was not called.
+    pub(crate) fn push_each(&self, mut next: impl FnMut() -> Option<(u64, Entry)>) -> bool {
+        let mut inner = self.lock();
+        if self.closed.load(Relaxed) {
+            return false;
+        }
+        while let Some((vtime, entry)) = next() {
+            inner.push(vtime, entry);
+        }
+        self.note(&inner);
+        true
+    }
+
     /// Moves entries that may run on `worker` to `take`, from the earliest on, until it answers `Enough`. The others keep
     /// their places. Complexity: O(log n) for each entry taken, and twice that for each passed over.
     pub(crate) fn take_for(&self, worker: WorkerId, mut take: impl FnMut(Entry) -> Taking) {

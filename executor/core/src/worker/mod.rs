@@ -8,12 +8,14 @@
 //! | `local.rs` | what wakes on this thread need to find |
 //! | `find.rs` | the order in which a worker looks for a task |
 //! | `offer.rs` | ingress to the policy, verdicts to queues |
+//! | `custom.rs` | verdicts to custom DSQs |
 //! | `dispatch.rs` | the bounded dispatch loop |
 //! | `steal.rs` | other workers' tasks; who is in one long poll |
 //! | `slice.rs` | how long a task goes on |
 //! | `run.rs` | one poll, and the notifiers around it |
 //! | `watch.rs` | clock, backlog, sentinel: what happens now and then |
 
+mod custom;
 mod dispatch;
 mod find;
 mod local;

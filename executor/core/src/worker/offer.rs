@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use polity_policy::{DsqId, EnqueueReason, ExitKind, Position};
+use polity_policy::{DsqId, EnqueueReason, Position};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
-use crate::hosting::batch::{Departed, News, Offered};
+use crate::hosting::batch::{Departed, ForCustom, News, Offered};
 use crate::hosting::call::Verdict;
 use crate::machine::Machine;
 use crate::queue::Rank;
@@ -54,6 +54,7 @@ impl<M: Machine> Worker<M> {
         self.notes.batch.clear();
         self.notes.departed.get_mut().clear();
         self.notes.claimed.get_mut().clear();
+        self.notes.custom.clear();
         self.notes.kept.get_mut().clear();
     }
 
@@ -185,7 +186,7 @@ impl<M: Machine> Worker<M> {
     fn carry_out(&mut self, generation: &Arc<Generation>) {
         let mut batch = std::mem::take(&mut self.notes.batch);
         self.stamp_again(generation, &batch);
-        // Tails of the two most frequent targets are pushed under one lock each.
+        // Tails of the local and the global DSQ, and what goes to one custom DSQ, are pushed under one lock each.
         let mut own_local = self.local.scratch.take();
         let mut global = std::mem::take(&mut self.notes.global);
         let mut shared = 0;
@@ -204,7 +205,11 @@ impl<M: Machine> Worker<M> {
                         let sequence = header.custody.load().sequence();
                         let vtime = generation.early_vtimes.recall(header.slot(), sequence);
                         let rank = vtime.map_or(Rank::End(at), Rank::Vtime);
-                        self.put_into_custom(generation, token, number, rank);
+                        self.notes.custom.push(ForCustom {
+                            token,
+                            number,
+                            rank,
+                        });
                     }
                     Err((token, dsq, at)) => {
                         // `dequeue` follows, which may get stuck.
@@ -214,7 +219,11 @@ impl<M: Machine> Worker<M> {
                 },
                 Some((DsqId::Custom(number), rank)) => {
                     shared += 1;
-                    self.put_into_custom(generation, offered.token, number, rank);
+                    self.notes.custom.push(ForCustom {
+                        token: offered.token,
+                        number,
+                        rank,
+                    });
                 }
                 Some((DsqId::Global, Rank::End(Position::Tail))) => {
                     shared += 1;
@@ -257,6 +266,7 @@ impl<M: Machine> Worker<M> {
             self.push_batch_global(&mut global);
         }
         self.notes.global = global;
+        self.push_batch_custom(generation);
         // Claims that other workers made on tasks of this batch.
         if self.host_call(generation).tell_departed() == Verdict::Revoked {
             return self.forfeit();
@@ -282,34 +292,6 @@ impl<M: Machine> Worker<M> {
             offered.token.header().set_runnable_at(now);
         }
         generation.census.enter(seat, now, batch.len());
-    }
-
-    fn put_into_custom(
-        &mut self,
-        generation: &Arc<Generation>,
-        token: Token,
-        number: u32,
-        rank: Rank,
-    ) {
-        let header = token.header();
-        let mut token = Some(token);
-        if let Some(dsq) = generation.dsqs.get(number) {
-            dsq.push_with(rank, || {
-                token
-                    .take()
-                    .map(|token| token.queue(generation.tag, number))
-            });
-        }
-        let Some(token) = token else {
-            self.notes.kept.borrow_mut().push(header);
-            self.core.wake_for(header, self.local.id);
-            return;
-        };
-        // Another worker's callback destroyed it since the verdict was checked.
-        let dsq = DsqId::Custom(number);
-        let message = format!("insert into DSQ {dsq}, which was destroyed meanwhile");
-        self.host_call(generation).end(ExitKind::Error, 0, &message);
-        self.core.push_ingress(&self.local, token);
     }
 
     /// All under one lock, and only then the kicks: who looks before the push finds nothing and parks.
