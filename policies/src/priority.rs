@@ -15,9 +15,10 @@
 //!    runnable) standing last in its own level; unless, by 3, a level is overdue.
 //! 3. **Nothing starves.** With ageing *k* (16 unless said otherwise), a level that has a task for a worker is
 //!    passed over by at most *k* + 7 decisions of that worker in a row.
-//! 4. A decision brings four tasks from level 0 and one from any other. So the only less urgent polls that a task
-//!    waits for on a worker are the one that was begun or decided before it came, and those of overdue levels: at
-//!    most one decision in *k* + 1 for each level that waits.
+//! 4. A decision brings one task; of a level where polls are short as many as are polled in some 20 µs
+//!    ([`Host::batch_hint`]), 16 at most, and of level 0 four or more. So the only less urgent polls that a task waits
+//!    for on a worker are those that were begun or decided before it came, and those of overdue levels: at most one
+//!    decision in *k* + 1 for each level that waits.
 //!
 //! Proof of 3: once a level has been passed over *k* times it is overdue, and of the overdue levels that with most
 //! passes is served. A level that is served starts again from none while all that still wait gain one, so it never
@@ -40,8 +41,9 @@
 //! # Source
 //!
 //! FIFO levels by weight: `scx_qmap`. Ageing is the textbook's, counted in decisions and not in time, so that the
-//! bound holds at any speed and no clock is read. Rejected: larger batches. What was moved to a local DSQ cannot be
-//! overtaken; even in level 0 a batch lets its last task wait here while another worker takes something less urgent.
+//! bound holds at any speed and no clock is read. Rejected: one task at a time whatever it does. Two workers whose tasks
+//! did nothing spent more time on taking the queue from each other than on all the rest. And larger batches: what was
+//! moved to a local DSQ cannot be overtaken, and waits here while another worker takes something less urgent.
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -184,9 +186,9 @@ const fn dsq(level: usize) -> DsqId {
     DsqId::Custom(level as u32)
 }
 
-/// More than one only where nothing more urgent can come.
-const fn batch(level: usize) -> usize {
-    if level == 0 { 4 } else { 1 }
+/// Beyond what is polled in some microseconds, more than one only where nothing more urgent can come.
+fn batch(level: usize, hint: usize) -> usize {
+    if level == 0 { hint.max(4) } else { hint }
 }
 
 impl Policy for Priority {
@@ -237,7 +239,7 @@ impl Policy for Priority {
         while let Some(level) = self.choose(waiting, passes, last) {
             waiting[level] = false;
             tried[level] = true;
-            if host.move_to_local(dsq(level), batch(level)) > 0 {
+            if host.move_to_local(dsq(level), batch(level, host.batch_hint())) > 0 {
                 break;
             }
             // Others were faster, or none of its tasks may run here: it has nothing for this worker, and must not

@@ -7,8 +7,9 @@
 //! # Promised order
 //!
 //! Each task has a *vtime*: the time that its polls took, times 100, divided by its weight. A worker polls the runnable
-//! task with the earliest vtime, ties in the order of their coming. The latest vtime at which a task was begun is
-//! called *now*.
+//! task with the earliest vtime, ties in the order of their coming; where polls are short it takes as many at once as it
+//! polls in some 20 µs ([`Host::batch_hint`]), 16 at most. The latest vtime at which a task was begun is called *now*,
+//! and is exact to 10 µs.
 //!
 //! 1. **Shares.** Tasks that never wait get time in proportion to their weights. On one worker, over any span, the
 //!    vtimes that two of them gain differ by no more than what the longest poll of each costs it. On several it is a
@@ -37,15 +38,15 @@
 //!
 //! | callback | cost |
 //! |---|---|
-//! | `enqueue` | three loads, a store, one insert; from the second task between two dispatches on, a look at the idle set |
-//! | `dispatch` | a few loads; a move of one task, unless the one polled before goes on |
-//! | `running` | two loads; a compare-and-swap if *now* moves |
+//! | `enqueue` | a few loads, two plain stores, one insert; from the second task between two dispatches on, a look at the idle set |
+//! | `dispatch` | a few loads; one move, unless the task polled before goes on |
+//! | `running` | two loads; a compare-and-swap if *now* moves by 10 µs |
 //! | `stopping` | a division; a few plain stores |
 //!
 //! With [`Vtime::new`] core reads the clock before and after each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] it
 //! does not, and shares hold roughly, over seconds. Either way what the operating system takes from a worker in the middle of a poll is
-//! charged to that poll. One task is moved at a time: what lies in a local DSQ cannot be overtaken. With many workers and
-//! short polls the one lock is the bottleneck.
+//! charged to that poll. No more is moved at a time than is soon polled: what lies in a local DSQ cannot be overtaken. With
+//! many workers and short polls the one lock is the bottleneck.
 //!
 //! # Source
 //!
@@ -74,6 +75,8 @@ const QUEUE: DsqId = DsqId::Custom(0);
 const PAR: u64 = 100;
 /// No poll is cheaper than this: what core and the policy spend on it.
 const LEAST_CHARGE_NS: u64 = 100;
+/// *Now* stays where it is for so long: all workers read it for each task, and whoever writes it takes it from them.
+const GRAIN_NS: u64 = 10_000;
 /// What a poll is thought to take before any was measured.
 const FIRST_GUESS_NS: u64 = 500_000;
 
@@ -101,8 +104,6 @@ pub struct Vtime {
     credit_ns: AtomicU64,
     patience_ns: AtomicU64,
     now: Padded<AtomicU64>,
-    /// The latest vtime that was ever in the queue.
-    latest: Padded<AtomicU64>,
     /// When to look at the promise again, in the host's nanoseconds.
     next_look: AtomicU64,
     /// What `now` should have reached by then.
@@ -120,6 +121,9 @@ struct Padded<T>(T);
 struct Mine {
     /// It has enqueued a task since its last dispatch, which it will probably take itself.
     has_next: AtomicBool,
+    /// The latest vtime that it has put into the queue, and the latest at which it has begun a task.
+    latest: AtomicU64,
+    begun: AtomicU64,
     /// How long its polls take, on a moving average.
     mean_ns: AtomicU64,
     polls: AtomicU64,
@@ -133,6 +137,8 @@ impl Default for Mine {
     fn default() -> Self {
         Mine {
             has_next: AtomicBool::new(false),
+            latest: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             mean_ns: AtomicU64::new(FIRST_GUESS_NS),
             polls: AtomicU64::new(0),
             charged_ns: AtomicU64::new(0),
@@ -177,7 +183,7 @@ pub struct VtimeStats {
 #[derive(Debug, Default)]
 pub struct VtimeTask(AtomicU64);
 
-// Ordering, for vtimes, `now`, `latest` and all counters: Relaxed. A task's vtime is read and written in calls about that task,
+// Ordering, for vtimes, `now` and all that workers remember: Relaxed. A task's vtime is read and written in calls about that task,
 // which follow each other through its queues; the others are single words to which nothing else is tied.
 impl VtimeTask {
     fn get(&self) -> u64 {
@@ -202,6 +208,13 @@ fn advance(word: &AtomicU64, vtime: u64) {
             Ok(_) => return,
             Err(newer) => seen = newer,
         }
+    }
+}
+
+/// The same for a word that only this worker writes.
+fn later(word: &AtomicU64, vtime: u64) {
+    if is_before(word.load(Relaxed), vtime) {
+        word.store(vtime, Relaxed);
     }
 }
 
@@ -242,7 +255,6 @@ impl Vtime {
             credit_ns: AtomicU64::new(Self::CREDIT.as_nanos() as u64),
             patience_ns: AtomicU64::new(Self::PATIENCE.as_nanos() as u64),
             now: Padded::default(),
-            latest: Padded::default(),
             next_look: AtomicU64::new(0),
             promised: Mutex::new(0),
             workers: PerWorker::default(),
@@ -349,6 +361,13 @@ impl Vtime {
         if is_before(own, least) { least } else { own }
     }
 
+    /// The latest of the vtimes that each worker remembers in this place.
+    fn latest(&self, place: impl Fn(&Mine) -> &AtomicU64) -> u64 {
+        let later = |a, b| if is_before(a, b) { b } else { a };
+        let of_each = self.workers.all().map(|mine| place(mine).load(Relaxed));
+        of_each.reduce(later).unwrap_or(0)
+    }
+
     /// Point 4 of the promise.
     fn keep_promise(&self, host: &Host<'_>, mine: &Mine) {
         let time = host.now().as_nanos() as u64;
@@ -364,13 +383,15 @@ impl Vtime {
         }
         self.next_look
             .store(time + self.patience_ns.load(Relaxed), Relaxed);
-        let (now, latest) = (self.now.0.load(Relaxed), self.latest.0.load(Relaxed));
+        // To the nanosecond, this time.
+        advance(&self.now.0, self.latest(|mine| &mine.begun));
+        let now = self.now.0.load(Relaxed);
         if is_before(now, *promised) && host.dsq_len(QUEUE).is_some_and(|len| len > 0) {
             add(&mine.rescues, 1);
             let beyond = promised.wrapping_add(self.credit_ns.load(Relaxed));
             advance(&self.now.0, beyond);
         }
-        *promised = latest;
+        *promised = self.latest(|mine| &mine.latest);
     }
 }
 
@@ -416,12 +437,12 @@ impl Policy for Vtime {
         let vtime = self.place(task.data());
         let cut = vtime != task.data().get();
         task.data().set(vtime);
-        advance(&self.latest.0, vtime);
         host.insert_vtime(task.id(), QUEUE, vtime);
         // As in `Priority`: the first task since its last dispatch this worker will take itself, for the others an idle
         // worker is claimed.
         if let Some(here) = host.worker() {
             let mine = self.workers.of(here);
+            later(&mine.latest, vtime);
             if cut {
                 add(&mine.credits_cut, 1);
             }
@@ -443,12 +464,18 @@ impl Policy for Vtime {
             add(&mine.kept, 1);
             return;
         }
-        host.move_to_local(QUEUE, 1);
+        host.move_to_local(QUEUE, host.batch_hint());
     }
 
     #[inline]
-    fn running(&self, _host: &Host<'_>, task: &TaskView<'_, VtimeTask>) {
-        advance(&self.now.0, task.data().get());
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_, VtimeTask>) {
+        let vtime = task.data().get();
+        if let Some(here) = host.worker() {
+            later(&self.workers.of(here).begun, vtime);
+        }
+        if is_before(self.now.0.load(Relaxed).wrapping_add(GRAIN_NS), vtime) {
+            advance(&self.now.0, vtime);
+        }
     }
 
     #[inline]

@@ -59,6 +59,7 @@ pub struct Insert {
 pub struct FakeHost {
     workers: usize,
     now: Cell<Duration>,
+    batch_hint: Cell<usize>,
     inserts: RefCell<Vec<Insert>>,
     kicks: RefCell<Vec<WorkerId>>,
     timers: RefCell<BTreeMap<WorkerId, Duration>>,
@@ -219,6 +220,7 @@ impl FakeHost {
         FakeHost {
             workers,
             now: Cell::default(),
+            batch_hint: Cell::new(1),
             inserts: RefCell::default(),
             kicks: RefCell::default(),
             timers: RefCell::default(),
@@ -275,6 +277,17 @@ impl FakeHost {
     /// ```
     pub fn advance(&self, by: Duration) {
         self.now.set(self.now.get() + by);
+    }
+
+    /// What [`Host::batch_hint`](crate::Host::batch_hint) says; 1 until then.
+    ///
+    /// ```
+    /// # let fake = polity_policy::fake::FakeHost::new(2);
+    /// fake.set_batch_hint(16);
+    /// assert_eq!(fake.host().batch_hint(), 16);
+    /// ```
+    pub fn set_batch_hint(&self, tasks: usize) {
+        self.batch_hint.set(tasks);
     }
 
     /// Every insert so far, in order.
@@ -514,6 +527,10 @@ impl HostApi for FakeHost {
             Custom::Vtime(queue) => queue.front().map(|(vtime, _)| *vtime),
             Custom::Fifo(_) => None,
         }
+    }
+
+    fn batch_hint(&self) -> usize {
+        self.batch_hint.get()
     }
 
     fn now(&self) -> Duration {

@@ -88,6 +88,8 @@ pub trait HostApi {
     fn dsq_len(&self, dsq: DsqId) -> Option<usize>;
     /// See [`Host::first_vtime`].
     fn first_vtime(&self, dsq: DsqId) -> Option<u64>;
+    /// See [`Host::batch_hint`].
+    fn batch_hint(&self) -> usize;
     /// See [`Host::now`].
     fn now(&self) -> Duration;
     /// See [`Host::error`].
@@ -390,6 +392,26 @@ impl<'a> Host<'a> {
     #[inline]
     pub fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
         self.api.first_vtime(dsq)
+    }
+
+    /// How many tasks this worker polls in some 20 µs, of late: from 1, when polls are long or it has just been parked, to 16.
+    /// What [`move_to_local`](Host::move_to_local) may take at once from a queue whose order matters, if it need not be exact
+    /// to less than that. A queue that all workers share costs each of them a lock, and the transfer of some cache lines,
+    /// at each visit: for short polls that is more than the polls.
+    ///
+    /// Cost: one load.
+    ///
+    /// ```
+    /// # use polity_policy::DsqId;
+    /// # let fake = polity_policy::fake::FakeHost::new(1);
+    /// # let host = fake.host();
+    /// # let dsq = host.create_dsq(0).unwrap();
+    /// assert_eq!(host.batch_hint(), 1); // nothing was polled yet
+    /// host.move_to_local(dsq, host.batch_hint());
+    /// ```
+    #[inline]
+    pub fn batch_hint(&self) -> usize {
+        self.api.batch_hint()
     }
 
     /// Time since the runtime started. Coarse: the worker reads the clock every few polls, so two callbacks of one

@@ -206,6 +206,8 @@ fn check(seed: u64, affinity: Affinity) {
         let had_task: [bool; LEVELS] = std::array::from_fn(has_task);
         let best = (0..=prev.unwrap_or(LEVELS - 1)).find(|level| had_task[*level]);
 
+        let hint = 1 + random.below(16);
+        picky.fake.set_batch_hint(hint);
         policy.dispatch(&host, WorkerId::new(worker as u16), view.as_ref());
 
         let got = ran(&picky.fake);
@@ -217,7 +219,10 @@ fn check(seed: u64, affinity: Affinity) {
             Some(level) => {
                 let expected: Vec<u32> = queues[level].drain(..got.len()).collect();
                 assert_eq!(got, expected, "{story}: order within the level");
-                assert!(had_task[level] && got.len() <= batch(level), "{story}");
+                assert!(
+                    had_task[level] && got.len() <= batch(level, hint),
+                    "{story}"
+                );
                 // Under affinity the policy also counts while none of the level's tasks may run here.
                 let strict = best == served || passes[worker][level] >= k;
                 assert!(strict || affinity == Affinity::Some, "{story}: not due");
@@ -318,6 +323,9 @@ impl HostApi for Picky {
     }
     fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
         self.fake.first_vtime(dsq)
+    }
+    fn batch_hint(&self) -> usize {
+        self.fake.batch_hint()
     }
     fn now(&self) -> Duration {
         self.fake.now()

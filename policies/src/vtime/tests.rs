@@ -418,8 +418,10 @@ fn nothing_starves_beside_a_weight_of_ten_thousand() {
 fn shares_hold_while_vtime_wraps() {
     let mut world = World::new(1);
     let start = 0_u64.wrapping_sub(100 * MS);
-    for word in [&world.policy.now.0, &world.policy.latest.0] {
-        word.store(start, Relaxed);
+    world.policy.now.0.store(start, Relaxed);
+    for mine in world.policy.workers.all() {
+        mine.begun.store(start, Relaxed);
+        mine.latest.store(start, Relaxed);
     }
     *world.policy.promised.lock().unwrap() = start;
     let heavy = world.spawn(busy(0, 300, 100 * US));

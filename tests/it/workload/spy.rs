@@ -68,6 +68,9 @@ impl HostApi for Spy<'_> {
     fn first_vtime(&self, dsq: DsqId) -> Option<u64> {
         self.host.first_vtime(dsq)
     }
+    fn batch_hint(&self) -> usize {
+        self.host.batch_hint()
+    }
     fn now(&self) -> Duration {
         self.host.now()
     }

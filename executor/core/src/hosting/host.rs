@@ -539,6 +539,10 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         self.generation.dsqs.first_vtime(dsq)
     }
 
+    fn batch_hint(&self) -> usize {
+        self.local.polls_in_a_while.get() as usize
+    }
+
     fn now(&self) -> Duration {
         Duration::from_nanos(self.local.now.get())
     }

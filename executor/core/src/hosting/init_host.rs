@@ -119,6 +119,10 @@ impl<M: Machine> HostApi for InitHost<'_, M> {
         self.generation.dsqs.first_vtime(dsq)
     }
 
+    fn batch_hint(&self) -> usize {
+        1
+    }
+
     fn now(&self) -> Duration {
         Duration::from_nanos(self.core.machine.now())
     }

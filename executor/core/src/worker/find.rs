@@ -217,7 +217,8 @@ impl<M: Machine> Worker<M> {
     /// one lock of each queue, for several.
     #[inline]
     fn offer_is_due(&mut self) -> bool {
-        let now = self.local.now.get();
+        // Not the clock itself, which may move with each poll.
+        let now = self.pace.read_at();
         let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
         let may_wait = self.put_off < PUT_OFF
             && now == self.offered_at

@@ -33,6 +33,8 @@ pub struct Local {
     pub(super) self_woken: Cell<bool>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
+    /// How many passes fit between two readings of the clock, of late.
+    pub(crate) polls_in_a_while: Cell<u32>,
     /// Something was put into the ingress that has been woken, or is new.
     pub(crate) has_news: Cell<bool>,
     /// No policy is current: the ingress is the run queue, and the LIFO slot is in use.
@@ -63,6 +65,7 @@ impl Local {
             polled: Cell::new(None),
             self_woken: Cell::new(false),
             now: Cell::new(now),
+            polls_in_a_while: Cell::new(1),
             has_news: Cell::new(false),
             built_in: Cell::new(true),
             slice: Slice::default(),

@@ -78,6 +78,12 @@ impl Pace {
         self.driven_at = now;
     }
 
+    /// When the clock was read last, for the pace.
+    #[inline]
+    pub(super) fn read_at(&self) -> u64 {
+        self.read_at
+    }
+
     fn read(&mut self, now: u64) {
         let passed = now.saturating_sub(self.read_at).max(1);
         self.read_at = now;
@@ -137,6 +143,7 @@ impl<M: Machine> Worker<M> {
     fn read_the_clock(&mut self) -> u64 {
         let now = self.core.machine.now();
         self.pace.read(now);
+        self.local.polls_in_a_while.set(self.pace.every);
         if !self.searcher {
             self.core
                 .sleepers
