@@ -44,6 +44,8 @@ mod hosting;
 mod machine;
 #[cfg(not(polity_loom))]
 mod queue;
+#[cfg(all(test, not(polity_loom)))]
+mod scripted;
 #[cfg(not(polity_loom))]
 mod stats;
 #[cfg(not(polity_loom))]

@@ -39,7 +39,7 @@ use stand_ins::StandIns;
 use threads::Threads;
 
 /// Between two ticks while something runs or waits.
-const PERIOD_NS: u64 = 5_000_000;
+pub(crate) const PERIOD_NS: u64 = 5_000_000;
 /// The same while nothing does.
 const IDLE_PERIOD_NS: u64 = 10_000_000;
 /// Idle ticks before it sleeps.

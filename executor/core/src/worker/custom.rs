@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use polity_policy::{DsqId, ExitKind};
 
+use crate::callback::Callback;
 use crate::hosting::Generation;
 use crate::hosting::batch::ForCustom;
 use crate::machine::Machine;
+use crate::seat::Place;
 use crate::worker::Worker;
 
 impl<M: Machine> Worker<M> {
@@ -24,7 +26,12 @@ impl<M: Machine> Worker<M> {
                 let ForCustom { token, .. } = custom.remove(0);
                 let dsq = DsqId::Custom(number);
                 let message = format!("insert into DSQ {dsq}, which was destroyed meanwhile");
+                // That is where it was said.
+                self.local.set_place(Place::Callback(Callback::Enqueue));
+                self.seat.activity.set_task(Some(token.header().id()));
                 self.host_call(generation).end(ExitKind::Error, 0, &message);
+                self.seat.activity.set_task(None);
+                self.local.set_place(Place::Between);
                 self.core.push_ingress(&self.local, token);
             }
         }

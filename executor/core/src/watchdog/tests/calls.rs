@@ -7,8 +7,8 @@ use polity_policy::{Attributes, DsqId, ExitKind, Position, WorkerId, WorkerMask}
 
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
+use crate::scripted::world::{MS, Script, TICK, Thread, World, exit_of};
 use crate::seat::{Place, SeatId};
-use crate::watchdog::tests::world::{MS, Script, TICK, Thread, World, exit_of};
 use crate::watchdog::{Finding, Next, Others};
 use crate::worker::Pass;
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use polity_policy::{Attributes, WorkerId};
 
-use crate::watchdog::tests::world::{HOG_AFTER, MS, TICK, Thread, World};
+use crate::scripted::world::{HOG_AFTER, MS, TICK, Thread, World};
 use crate::watchdog::{Finding, Hog};
 
 fn hogs(findings: Vec<Finding>) -> Vec<Hog> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use polity_policy::{DsqId, Policy, Position, Slice};
 
 use crate::core::Cause;
+use crate::scripted::world::{HOG_AFTER, MS, Script, TICK, World, only};
 use crate::seat::SeatId;
 use crate::watchdog::Finding;
-use crate::watchdog::tests::world::{HOG_AFTER, MS, Script, TICK, World, only};
 use crate::worker::Pass;
 
 fn is_hog(finding: &Finding) -> bool {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use polity_policy::{DsqId, Position, TaskId};
 
 use crate::core::Cause;
-use crate::watchdog::tests::world::{LATE_AFTER, MS, Script, TICK, World, lock};
+use crate::scripted::world::{LATE_AFTER, MS, Script, TICK, World, lock};
 use crate::watchdog::{Finding, IDLE_PERIOD_NS, IDLE_TICKS, Next};
 
 impl World {

@@ -12,7 +12,7 @@ use polity_policy::{Attributes, DsqId, ExitKind, Position, TaskId};
 
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
-use crate::watchdog::tests::world::{
+use crate::scripted::world::{
     LATE_AFTER, MS, STALL_AFTER, Script, TICK, Thread, World, exit_of, lock, only,
 };
 use crate::watchdog::{Finding, Others};

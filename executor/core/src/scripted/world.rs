@@ -23,23 +23,23 @@ use crate::task::JoinHandle;
 use crate::watchdog::{Finding, Next, PERIOD_NS, Watchdog};
 use crate::worker::{Local, Pass, Worker};
 
-pub(super) const MS: u64 = 1_000_000;
-pub(super) const TICK: u64 = PERIOD_NS;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const TICK: u64 = PERIOD_NS;
 /// Of every world whose test does not say otherwise.
-pub(super) const STALL_AFTER: u64 = 100 * MS;
+pub(crate) const STALL_AFTER: u64 = 100 * MS;
 /// The first tick at which such a task is late.
-pub(super) const LATE_AFTER: u64 = STALL_AFTER + 2 * TICK;
-pub(super) const HOG_AFTER: u64 = 50 * MS;
+pub(crate) const LATE_AFTER: u64 = STALL_AFTER + 2 * TICK;
+pub(crate) const HOG_AFTER: u64 = 50 * MS;
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the machine says of one thread.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Thread {
-    pub(super) processor_time: Option<u64>,
-    pub(super) is_blocked: Option<bool>,
+pub(crate) struct Thread {
+    pub(crate) processor_time: Option<u64>,
+    pub(crate) is_blocked: Option<bool>,
 }
 
 impl Thread {
@@ -52,13 +52,13 @@ type OnUnpark = Box<dyn Fn(SeatId) + Send + Sync>;
 
 /// See the [module](self).
 #[derive(Default)]
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     now: AtomicU64,
     threads: Mutex<HashMap<usize, Thread>>,
     work_began: AtomicUsize,
-    pub(super) stolen: AtomicU64,
+    pub(crate) stolen: AtomicU64,
     /// How long it takes until all processors have answered.
-    pub(super) unanswered: AtomicU64,
+    pub(crate) unanswered: AtomicU64,
     /// Seats that were unparked since they parked.
     unparked: Mutex<HashSet<usize>>,
     on_unpark: Mutex<Option<Arc<OnUnpark>>>,
@@ -153,30 +153,35 @@ thread_local! {
 }
 
 /// Cores live for ever, and in these tests so do their watchdogs. Kept here so that leak checkers know.
-static WATCHDOGS: Mutex<Vec<(&'static Mutex<Watchdog<Scripted>>, &'static AtomicU64)>> =
-    Mutex::new(Vec::new());
+static DOGS: Mutex<Vec<&'static Dog>> = Mutex::new(Vec::new());
+
+struct Dog {
+    watchdog: Mutex<Watchdog<Scripted>>,
+    /// When it wants to look again, if that is before its period ends.
+    closer: AtomicU64,
+}
 
 /// A core, its watchdog, and a worker in each worker's seat.
 #[derive(Clone, Copy)]
-pub(super) struct World {
-    pub(super) core: &'static Core<Scripted>,
-    dog: &'static Mutex<Watchdog<Scripted>>,
-    /// When the watchdog wants to look again, if that is before its period ends.
-    closer: &'static AtomicU64,
+pub(crate) struct World {
+    pub(crate) core: &'static Core<Scripted>,
+    dog: &'static Dog,
 }
 
 impl World {
-    pub(super) fn new(workers: usize) -> World {
+    pub(crate) fn new(workers: usize) -> World {
         let mut config = CoreConfig::new(workers);
         config.spares = 2;
         config.stall_after_ns = STALL_AFTER;
         let machine = Scripted::default();
         machine.now.store(1_000 * MS, Ordering::Relaxed);
         let core = Core::new(machine, config);
-        let dog = Box::leak(Box::new(Mutex::new(Watchdog::new(core, HOG_AFTER))));
-        let closer = Box::leak(Box::new(AtomicU64::new(0)));
-        lock(&WATCHDOGS).push((dog, closer));
-        let world = World { core, dog, closer };
+        let dog = Box::leak(Box::new(Dog {
+            watchdog: Mutex::new(Watchdog::new(core, HOG_AFTER)),
+            closer: AtomicU64::new(0),
+        }));
+        lock(&DOGS).push(dog);
+        let world = World { core, dog };
         for index in 0..workers {
             world.sit_down(index);
         }
@@ -184,7 +189,7 @@ impl World {
     }
 
     /// A thread takes this seat.
-    pub(super) fn sit_down(self, seat: usize) {
+    pub(crate) fn sit_down(self, seat: usize) {
         let worker = Worker::new(self.core, SeatId::new(seat as u16));
         let seated = Seated {
             worker,
@@ -193,31 +198,31 @@ impl World {
         SEATED.with_borrow_mut(|all| all.insert(seat, seated));
     }
 
-    pub(super) fn now(self) -> u64 {
+    pub(crate) fn now(self) -> u64 {
         self.core.machine.now()
     }
 
-    pub(super) fn advance(self, ns: u64) {
+    pub(crate) fn advance(self, ns: u64) {
         self.core.machine.now.fetch_add(ns, Ordering::Relaxed);
     }
 
-    pub(super) fn tick(self) -> (Vec<Finding>, Next) {
-        let (findings, next) = lock(self.dog).tick();
+    pub(crate) fn tick(self) -> (Vec<Finding>, Next) {
+        let (findings, next) = lock(&self.dog.watchdog).tick();
         let closer = match next {
             Next::After(ns) if ns < TICK => self.now() + ns,
             _ => 0,
         };
-        self.closer.store(closer, Ordering::Relaxed);
+        self.dog.closer.store(closer, Ordering::Relaxed);
         (findings, next)
     }
 
     /// Lets time pass, with a tick at the end of each period, and between where the watchdog looks closer.
-    pub(super) fn tick_for(self, ns: u64) -> Vec<Finding> {
+    pub(crate) fn tick_for(self, ns: u64) -> Vec<Finding> {
         self.pass_time(ns, |_| {})
     }
 
     /// The same while the thread in this seat has a processor all the time.
-    pub(super) fn tick_while_running(self, seat: usize, ns: u64) -> Vec<Finding> {
+    pub(crate) fn tick_while_running(self, seat: usize, ns: u64) -> Vec<Finding> {
         self.pass_time(ns, |ns| {
             if let Some(thread) = lock(&self.core.machine.threads).get_mut(&seat) {
                 thread.run_for(ns);
@@ -233,7 +238,7 @@ impl World {
             if self.now() >= period_end {
                 period_end = (period_end + TICK).min(end);
             }
-            let closer = self.closer.load(Ordering::Relaxed);
+            let closer = self.dog.closer.load(Ordering::Relaxed);
             let until = if self.now() < closer && closer < period_end {
                 closer
             } else {
@@ -247,38 +252,38 @@ impl World {
         findings
     }
 
-    pub(super) fn note_exhausted(self, exhausted: bool) -> bool {
-        lock(self.dog).note_exhausted(exhausted)
+    pub(crate) fn note_exhausted(self, exhausted: bool) -> bool {
+        lock(&self.dog.watchdog).note_exhausted(exhausted)
     }
 
-    pub(super) fn rebase(self) {
-        lock(self.dog).rebase();
+    pub(crate) fn rebase(self) {
+        lock(&self.dog.watchdog).rebase();
     }
 
     /// Seats a stand-in for `worker`, as the machine would after [`Finding::NeedsStandIn`].
-    pub(super) fn stand_in(self, seat: usize, worker: usize, cause: crate::core::Cause) {
+    pub(crate) fn stand_in(self, seat: usize, worker: usize, cause: crate::core::Cause) {
         let worker = WorkerId::new(worker as u16);
-        let seated = lock(self.dog).seat(SeatId::new(seat as u16), worker, cause);
+        let seated = lock(&self.dog.watchdog).seat(SeatId::new(seat as u16), worker, cause);
         assert!(seated, "the poll goes on");
         self.sit_down(seat);
     }
 
-    pub(super) fn set_thread(self, seat: usize, thread: Thread) {
+    pub(crate) fn set_thread(self, seat: usize, thread: Thread) {
         lock(&self.core.machine.threads).insert(seat, thread);
     }
 
     /// How often the watchdog has been woken.
-    pub(super) fn work_began(self) -> usize {
+    pub(crate) fn work_began(self) -> usize {
         self.core.machine.work_began.load(Ordering::Relaxed)
     }
 
     /// Happens inside [`Machine::unpark`]: a thread that goes to work at once.
-    pub(super) fn on_unpark(self, hook: impl Fn(SeatId) + Send + Sync + 'static) {
+    pub(crate) fn on_unpark(self, hook: impl Fn(SeatId) + Send + Sync + 'static) {
         *lock(&self.core.machine.on_unpark) = Some(Arc::new(Box::new(hook)));
     }
 
     /// One pass of the worker in this seat. If it is parked, the park ends first: by an unpark, or its time is up.
-    pub(super) fn pass(self, seat: usize) -> Pass {
+    pub(crate) fn pass(self, seat: usize) -> Pass {
         let taken = SEATED.with_borrow_mut(|all| all.remove(&seat));
         let mut seated = taken.unwrap_or_else(|| panic!("seat {seat} is empty, or passing"));
         PASSING.with_borrow_mut(|passing| passing.push(Rc::clone(seated.worker.local())));
@@ -299,7 +304,7 @@ impl World {
     }
 
     /// The thread in this seat has been dismissed, and leaves.
-    pub(super) fn leave(self, seat: usize) {
+    pub(crate) fn leave(self, seat: usize) {
         assert_eq!(self.pass(seat), Pass::Dismissed);
         let seated = SEATED.with_borrow_mut(|all| all.remove(&seat));
         let local = seated.expect("it was there until now").worker.leave();
@@ -307,7 +312,7 @@ impl World {
     }
 
     /// The worker in this seat leaves a park and does nothing yet.
-    pub(super) fn unpark(self, seat: usize) {
+    pub(crate) fn unpark(self, seat: usize) {
         SEATED.with_borrow_mut(|all| {
             let seated = all.get_mut(&seat).expect("somebody sits there");
             assert!(
@@ -319,17 +324,17 @@ impl World {
     }
 
     /// Whether the worker in this seat is parked, unparked or not.
-    pub(super) fn is_parked(self, seat: usize) -> bool {
+    pub(crate) fn is_parked(self, seat: usize) -> bool {
         SEATED.with_borrow(|all| all.get(&seat).is_some_and(|seated| seated.parked))
     }
 
     /// Whether the worker in this seat is not parked, or has been unparked.
-    pub(super) fn has_to_run(self, seat: usize) -> bool {
+    pub(crate) fn has_to_run(self, seat: usize) -> bool {
         !self.is_parked(seat) || lock(&self.core.machine.unparked).contains(&seat)
     }
 
     /// Passes until the worker in this seat parks. Returns how many tasks it polled.
-    pub(super) fn run(self, seat: usize) -> usize {
+    pub(crate) fn run(self, seat: usize) -> usize {
         let mut polled = 0;
         for _ in 0..10_000 {
             match self.pass(seat) {
@@ -343,28 +348,28 @@ impl World {
     }
 
     /// All workers, by turns, until all are parked.
-    pub(super) fn run_all(self) {
+    pub(crate) fn run_all(self) {
         let workers = 0..self.core.worker_count();
         while let Some(seat) = workers.clone().find(|seat| self.has_to_run(*seat)) {
             self.run(seat);
         }
     }
 
-    pub(super) fn load(self, policy: impl Policy) -> LoadedPolicy {
+    pub(crate) fn load(self, policy: impl Policy) -> LoadedPolicy {
         let pending = self.core.prepare(policy).unwrap();
         pending.init().unwrap();
         self.core.publish(pending)
     }
 
     /// What control does after an ejection.
-    pub(super) fn sweep(self) {
+    pub(crate) fn sweep(self) {
         for retired in self.core.take_retired() {
             retired.sweep();
         }
     }
 
     #[track_caller]
-    pub(super) fn spawn<F>(self, tag: u64, future: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(self, tag: u64, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -373,7 +378,7 @@ impl World {
     }
 
     #[track_caller]
-    pub(super) fn spawn_with<F>(self, attributes: Attributes, future: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn_with<F>(self, attributes: Attributes, future: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -391,13 +396,13 @@ impl World {
 }
 
 /// Only this worker.
-pub(super) fn only(worker: u16) -> WorkerMask {
+pub(crate) fn only(worker: u16) -> WorkerMask {
     [WorkerId::new(worker)].into_iter().collect()
 }
 
 /// The report on a policy that must have ended.
 #[track_caller]
-pub(super) fn exit_of(policy: &LoadedPolicy) -> Arc<ExitInfo> {
+pub(crate) fn exit_of(policy: &LoadedPolicy) -> Arc<ExitInfo> {
     policy.exit_info().expect("the policy has ended")
 }
 
@@ -406,7 +411,7 @@ type OnDispatch = Box<dyn Fn(&Host<'_>, WorkerId) + Send + Sync>;
 
 /// A policy made of closures, with two DSQs: 0 is a FIFO, 1 is ordered by vtime. It has each task in its custody and gives none back, unless they say otherwise.
 #[derive(Default)]
-pub(super) struct Script {
+pub(crate) struct Script {
     enqueue: Option<OnTask>,
     dispatch: Option<OnDispatch>,
     running: Option<OnTask>,
@@ -414,11 +419,11 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new() -> Script {
+    pub(crate) fn new() -> Script {
         Script::default()
     }
 
-    pub(super) fn enqueue(
+    pub(crate) fn enqueue(
         mut self,
         body: impl Fn(&Host<'_>, &TaskView<'_>) + Send + Sync + 'static,
     ) -> Script {
@@ -426,7 +431,7 @@ impl Script {
         self
     }
 
-    pub(super) fn dispatch(
+    pub(crate) fn dispatch(
         mut self,
         body: impl Fn(&Host<'_>, WorkerId) + Send + Sync + 'static,
     ) -> Script {
@@ -434,7 +439,7 @@ impl Script {
         self
     }
 
-    pub(super) fn running(
+    pub(crate) fn running(
         mut self,
         body: impl Fn(&Host<'_>, &TaskView<'_>) + Send + Sync + 'static,
     ) -> Script {
@@ -442,7 +447,7 @@ impl Script {
         self
     }
 
-    pub(super) fn stall_timeout(mut self, timeout: Duration) -> Script {
+    pub(crate) fn stall_timeout(mut self, timeout: Duration) -> Script {
         self.stall_timeout = Some(timeout);
         self
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use polity_policy::{Attributes, DsqId, Position, TaskId, WorkerId};
 
-use crate::watchdog::tests::world::{Script, World, lock, only};
+use crate::scripted::world::{Script, World, lock, only};
 
 /// Worker 0 takes a task from its policy that only worker 1 may run. That one is parked, and passes as soon as it is
 /// unparked, inside the kick.

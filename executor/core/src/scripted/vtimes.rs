@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures::channel::oneshot;
 use polity_policy::{DsqId, EnqueueReason, Host, Position, TaskId, TaskView};
 
-use crate::watchdog::tests::world::{Script, World, lock};
+use crate::scripted::world::{Script, World, lock};
 
 const FIFO: DsqId = DsqId::Custom(0);
 const BY_VTIME: DsqId = DsqId::Custom(1);

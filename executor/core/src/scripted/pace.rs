@@ -7,8 +7,8 @@ use std::task::{Poll, Waker};
 
 use polity_policy::{Attributes, DsqId, Position};
 
+use crate::scripted::world::{MS, Script, TICK, World, lock, only};
 use crate::seat::SeatId;
-use crate::watchdog::tests::world::{MS, Script, TICK, World, lock, only};
 
 const US: u64 = 1_000;
 
@@ -262,4 +262,34 @@ fn a_sentinel_that_goes_to_work_and_is_dismissed_wakes_another_one() {
     world.core.dismiss(SeatId::new(0), SeatId::new(1));
     world.leave(0);
     assert!(world.has_to_run(1));
+}
+
+#[test]
+fn a_policy_is_told_to_take_sixteen_when_polls_are_short_and_one_when_they_are_long() {
+    let world = World::new(1);
+    let hints = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&hints);
+    world.load(
+        Script::new()
+            .enqueue(|host, task| {
+                host.insert(task.id(), DsqId::Local, Position::Tail);
+            })
+            .running(move |host, _| lock(&log).push(host.batch_hint())),
+    );
+    let short = |world: World| {
+        for _ in 0..200 {
+            drop(world.spawn(0, async move { world.advance(US) }));
+        }
+    };
+    short(world);
+    drop(world.spawn(0, async move { world.advance(MS) }));
+    short(world);
+    world.run(0);
+    let hints = lock(&hints);
+    assert!(hints[0] <= 2, "next to nothing was polled yet");
+    assert!(hints[..200].is_sorted());
+    assert_eq!(hints[200], 16);
+    let soon = &hints[201..218];
+    assert!(soon.contains(&1), "{soon:?}");
+    assert_eq!(hints.last(), Some(&16));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use polity_policy::{Accounting, Host, Policy, Stopped, TaskView};
 
-use crate::watchdog::tests::world::{MS, TICK, World, lock};
+use crate::scripted::world::{MS, TICK, World, lock};
 
 /// Writes down how long each poll took.
 struct Accounts {

@@ -1,0 +1,8 @@
+//! The whole of core on a machine that does what the test says: nothing is left to chance, and no test waits.
+
+mod accounting;
+mod custom;
+mod kicks;
+mod pace;
+mod vtimes;
+pub(crate) mod world;
