@@ -244,6 +244,7 @@ impl Builder {
             Arc::clone(&spares),
             last_seat,
             self.hog_threshold,
+            placement.holds(),
         ));
         let shared = Arc::new(Shared {
             core,

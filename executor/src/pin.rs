@@ -18,10 +18,14 @@ use std::thread;
 
 use core_affinity::CoreId;
 
+mod hold;
+
+pub(crate) use hold::Holds;
+
 /// Whether each worker stays on one core.
 ///
 /// Pinning pays when the runtime has the machine, or its share of it, to itself: caches stay warm, and a worker's
-/// queue is worked on where its tasks were. It hurts where cores are shared with others who are also pinned.
+/// queue is worked on where its tasks were. It hurts where cores are shared with others.
 ///
 /// Two traps. Threads and processes that a task starts inherit the one core of the worker that ran it. And a runtime
 /// that is built on a thread which the application has pinned knows only that thread's cores: they are read once per
@@ -39,7 +43,10 @@ use core_affinity::CoreId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pin {
-    /// One core for each worker: those that the runtimes of this process use least.
+    /// One core for each worker: those that the runtimes of this process use least. A worker that has to wait for its
+    /// core, because others run there, lets go of it: for 10 seconds, and for twice as long each time, up to 10 minutes.
+    /// (It has to wait if that took a tenth of the time for which it wanted to run, over 100 ms, and 5 ms. Each change is
+    /// said by `tracing`, at level debug.)
     ///
     /// Not if there are more workers than cores, and not under a CPU quota (`docker run --cpus=2` on a machine of
     /// 64): there the cores are shared with other containers, whose processes choose the same ones.
@@ -47,7 +54,7 @@ pub enum Pin {
     Auto,
     /// Workers go where the kernel puts them.
     Off,
-    /// Worker `n` runs on the `n`-th of these cores, also under a quota. A runtime is not built if one of them does
+    /// Worker `n` runs on the `n`-th of these cores, also under a quota, whoever else runs there. A runtime is not built if one of them does
     /// not exist or is not allowed, or if there are fewer than workers. Name a core twice to let two workers share it.
     Cores(Vec<usize>),
 }
@@ -135,6 +142,8 @@ impl Error for PinError {}
 pub(crate) struct Placement {
     /// Worker `n` runs on the `n`-th; empty if the workers are not pinned.
     cores: Vec<usize>,
+    /// Nobody has named them.
+    may_let_go: bool,
     why_unpinned: Option<String>,
     in_use: &'static InUse,
 }
@@ -153,6 +162,11 @@ impl Placement {
     /// The core of this worker, if it has one.
     pub(crate) fn core_of(&self, worker: usize) -> Option<usize> {
         self.cores.get(worker).copied()
+    }
+
+    /// Those that workers let go of if they have to wait for them.
+    pub(crate) fn holds(&self) -> Holds {
+        Holds::new(if self.may_let_go { &self.cores } else { &[] })
     }
 
     /// Pins the calling thread to the core of `worker`, and checks that it is there. Without a core: does nothing.
@@ -229,6 +243,7 @@ impl Cores {
         let unpinned = |why_unpinned| {
             Ok(Placement {
                 cores: Vec::new(),
+                may_let_go: false,
                 why_unpinned,
                 in_use,
             })
@@ -261,6 +276,7 @@ impl Cores {
         };
         Ok(Placement {
             cores,
+            may_let_go: *pin == Pin::Auto,
             why_unpinned: None,
             in_use,
         })

@@ -29,6 +29,8 @@ const CAPACITY: usize = 256;
 pub(crate) enum Report {
     /// A sentence, at level warn.
     Warn(String),
+    /// The same at level debug: for whoever asks why.
+    Debug(String),
     /// A policy was loaded: level info, with fields `policy`, `generation`, `swapped_from`.
     Loaded {
         /// Its name.
@@ -203,6 +205,7 @@ impl Reporter {
 fn write(report: Report) {
     match report {
         Report::Warn(text) => tracing::warn!(target: "polity", "{text}"),
+        Report::Debug(text) => tracing::debug!(target: "polity", "{text}"),
         Report::Loaded {
             policy,
             generation,

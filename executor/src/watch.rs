@@ -15,13 +15,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity_core::{Cause, Core, Finding, Next, Others, Pass, SeatId, Watchdog};
+use polity_core::{Cause, Core, Finding, Machine, Next, Others, Pass, SeatId, Watchdog};
 use polity_policy::WorkerId;
 
 use crate::control::Request;
 use crate::handle::Handle;
 use crate::local::Resident;
 use crate::machine::RealMachine;
+use crate::pin::Holds;
 use crate::report::{self, Report};
 use crate::spares::Spares;
 use crate::sys::{affinity, thread as sys_thread};
@@ -34,6 +35,7 @@ const BY_CONTROL: u8 = 1;
 pub(crate) struct Watch {
     core: &'static Core<RealMachine>,
     dog: Mutex<Watchdog<RealMachine>>,
+    holds: Mutex<Holds>,
     spares: Arc<Spares>,
     /// The seat that no spare has.
     last_seat: SeatId,
@@ -69,10 +71,12 @@ impl Watch {
         spares: Arc<Spares>,
         last_seat: SeatId,
         hog_after: Duration,
+        holds: Holds,
     ) -> Self {
         Watch {
             core,
             dog: Mutex::new(Watchdog::new(core, hog_after.as_nanos() as u64)),
+            holds: Mutex::new(holds),
             spares,
             last_seat,
             duty: AtomicU8::new(BY_WATCHDOG),
@@ -93,12 +97,20 @@ impl Watch {
             dog.rebase();
         }
         let (findings, next) = dog.tick();
+        let machine = self.core.machine();
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.look(
+            machine.now(),
+            |worker| machine.thread_in(SeatId::new(worker as u16)),
+            |change| report::send(Report::Debug(change)),
+        );
         let mut last_resort = None;
         let mut exhausted = false;
         for finding in findings {
             match finding {
                 Finding::Hog(hog) => report::send(Report::Hog(hog)),
                 Finding::Stuck { seat, worker } => {
+                    holds.forget(seat.index());
                     self.spares.convicted(seat, || {
                         if let Some(thread) = self.core.machine().thread_in(seat) {
                             // Not the idle class: it may hold a lock of the allocator.

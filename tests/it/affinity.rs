@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
@@ -432,6 +432,37 @@ fn more_workers_than_cores_are_not_pinned() {
         for cores in cores_of_workers(&runtime) {
             assert_eq!(cores, ours);
         }
+    });
+}
+
+#[test]
+fn a_worker_that_has_to_share_its_core_goes_where_there_is_room() {
+    let _alone = alone();
+    within(|| {
+        let ours = cores_of_this_thread();
+        if !can_pin() || ours.len() < 2 {
+            return eprintln!("skipped: pinning needs two cores, and no quota");
+        }
+        let runtime = builder(1).pin(Pin::Auto).build().unwrap();
+        let cores = cores_of_workers(&runtime).remove(0);
+        // Ends the thread also if the test fails.
+        let (over, is_over) = channel::<()>();
+        thread::scope(|scope| {
+            let core = core_affinity::CoreId { id: cores[0] };
+            scope.spawn(move || {
+                core_affinity::set_for_current(core);
+                while is_over.try_recv() == Err(TryRecvError::Empty) {}
+            });
+            let _over = over;
+            let task = runtime.spawn(async move {
+                while cores_of_this_thread() == cores {
+                    polity::yield_now().await;
+                }
+                cores_of_this_thread()
+            });
+            let now = wait_for("the worker to leave its core", task);
+            assert_eq!(now.unwrap(), ours);
+        });
     });
 }
 

@@ -219,3 +219,15 @@ fn a_core_that_the_kernel_refuses_is_an_error_and_not_a_panic() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn workers_let_go_of_cores_that_nobody_named() {
+    let cores = cores(&[0, 1, 2, 3], 4);
+    let held = |pin| {
+        let placement = cores.plan(&pin, 2, None, in_use()).unwrap();
+        placement.holds().len()
+    };
+    assert_eq!(held(Pin::Auto), 2);
+    assert_eq!(held(Pin::Cores(vec![0, 1])), 0);
+    assert_eq!(held(Pin::Off), 0);
+}

@@ -22,11 +22,30 @@ fn read() -> Option<libc::cpu_set_t> {
     (rc == 0).then_some(mask)
 }
 
+/// Gives a thread of this process the remembered mask, by its id.
+pub(crate) fn release(thread: i32) -> bool {
+    matches!(AT_START.get(), Some(Some(mask)) if set(thread, mask))
+}
+
+/// Lets a thread of this process run on this core only.
+pub(crate) fn pin(thread: i32, core: usize) -> bool {
+    if core >= libc::CPU_SETSIZE as usize {
+        return false;
+    }
+    // SAFETY: all-zero is a valid `cpu_set_t`, an array of integers: the empty set.
+    let mut mask: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: `CPU_SET` indexes the array, and panics beyond its end; the core is below its size.
+    unsafe { libc::CPU_SET(core, &mut mask) };
+    set(thread, &mask)
+}
+
+fn set(thread: i32, mask: &libc::cpu_set_t) -> bool {
+    // SAFETY: `sched_setaffinity` requires (1) a thread id: 0 means ourselves, one that does not exist is refused; (2) `size`
+    // readable bytes at the pointer: a reference to exactly that size.
+    unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), mask) == 0 }
+}
+
 /// Gives this thread the remembered mask. Where that is not possible, it keeps the one it has.
 pub(crate) fn restore() {
-    if let Some(Some(mask)) = AT_START.get() {
-        // SAFETY: `sched_setaffinity` requires (1) a thread id: 0 means ourselves; (2) `size` readable bytes at the
-        // pointer: a static of exactly that size.
-        let _may_fail = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), mask) };
-    }
+    release(0);
 }
