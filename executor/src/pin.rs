@@ -45,8 +45,8 @@ pub(crate) use hold::Holds;
 pub enum Pin {
     /// One core for each worker: those that the runtimes of this process use least. A worker that has to wait for its
     /// core, because others run there, lets go of it: for 10 seconds, and for twice as long each time, up to 10 minutes.
-    /// (It has to wait if that took a tenth of the time for which it wanted to run, over 100 ms, and 5 ms. Each change is
-    /// said by `tracing`, at level debug.)
+    /// (It has to wait if that took 10 of 100 ms, and a tenth of the time for which it wanted to run. Each change is said
+    /// by `tracing`, at level debug.)
     ///
     /// Not if there are more workers than cores, and not under a CPU quota (`docker run --cpus=2` on a machine of
     /// 64): there the cores are shared with other containers, whose processes choose the same ones.

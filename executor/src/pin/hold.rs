@@ -3,8 +3,8 @@
 //! Pinning is worth something to a worker that has its core to itself. If somebody else runs there too (a sidecar, the
 //! clients of a server on the same machine, a compiler), the worker waits for time slices of several milliseconds, with
 //! all that lies in its queues, while the core beside it may be idle: the kernel would have moved it there. It knows how
-//! long a thread has waited for a processor (`/proc/self/task/<id>/schedstat`), so that is asked every 100 ms while the
-//! runtime does anything.
+//! long a thread has waited for a processor (`/proc/self/task/<id>/schedstat`), so that is asked forty times a second while
+//! the runtime does anything.
 //!
 //! Called by whoever has the watchdog's duty, one thread at a time. Rejected: no pinning where there are as many workers as
 //! cores. Nobody knows whether others will come, and alone a pinned worker is better off. Involuntary context switches as
@@ -17,11 +17,13 @@ use std::os::unix::fs::FileExt;
 use crate::sys::affinity;
 
 /// Between two looks.
-const LOOK_EVERY_NS: u64 = 100_000_000;
+const LOOK_EVERY_NS: u64 = 25_000_000;
+/// What happened in so much time is judged together.
+const WINDOW_NS: u64 = 100_000_000;
 /// After a longer time without a look the runtime was idle, and what happened in between says nothing.
-const STALE_NS: u64 = 3 * LOOK_EVERY_NS;
-/// Waiting for so much of a look's time is too much,
-const PART_OF_TIME: u64 = 20;
+const STALE_NS: u64 = 200_000_000;
+/// Waiting for so long in one window is too much,
+const TOO_LONG_NS: u64 = 10_000_000;
 /// if it is also so much of the time in which the worker wanted to run.
 const PART_OF_DEMAND: u64 = 10;
 /// How long it stays away from its core, the first time; and at most.
@@ -58,7 +60,9 @@ enum Change {
 /// What is known of one worker and its core.
 #[derive(Debug)]
 struct Hold {
-    last: Option<(u64, Times)>,
+    /// When the present window began, and when the last look was.
+    began: Option<(u64, Times)>,
+    looked: u64,
     /// Away from the core until then.
     away_until: Option<u64>,
     /// How long it stays away the next time.
@@ -68,30 +72,35 @@ struct Hold {
 impl Hold {
     fn new() -> Self {
         Hold {
-            last: None,
+            began: None,
+            looked: 0,
             away_until: None,
             away_ns: AWAY_NS,
         }
     }
 
     fn judge(&mut self, now: u64, times: Times) -> Option<Change> {
-        let last = self.last.replace((now, times));
+        let idle = now.saturating_sub(self.looked) > STALE_NS;
+        self.looked = now;
         if let Some(until) = self.away_until {
             if now < until {
                 return None;
             }
             self.away_until = None;
             // What it waited for elsewhere is not this core's fault.
-            self.last = None;
+            self.began = None;
             return Some(Change::TakeBack);
         }
-        let (then, before) = last?;
-        let passed = now.saturating_sub(then);
+        let (began, before) = *self.began.get_or_insert((now, times));
         let waited = times.waited_ns.saturating_sub(before.waited_ns);
         let wanted = waited + times.ran_ns.saturating_sub(before.ran_ns);
-        if passed > STALE_NS || waited < passed / PART_OF_TIME || waited < wanted / PART_OF_DEMAND {
+        if idle || waited < TOO_LONG_NS || waited < wanted / PART_OF_DEMAND {
+            if idle || now.saturating_sub(began) >= WINDOW_NS {
+                self.began = Some((now, times));
+            }
             return None;
         }
+        self.began = None;
         self.away_until = Some(now + self.away_ns);
         self.away_ns = (self.away_ns * 2).min(LONGEST_AWAY_NS);
         Some(Change::LetGo)
@@ -137,7 +146,7 @@ impl Holds {
     }
 
     /// Looks, if it is time. `thread_of` names the thread in a worker's own seat, if there is one; `say` hears what changes.
-    /// Complexity: reads one small file for each worker, ten times a second.
+    /// Complexity: reads one small file for each worker.
     pub(crate) fn look(
         &mut self,
         now: u64,
@@ -196,7 +205,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A worker that is looked at every 100 ms.
+    /// A worker that is looked at every 25 ms.
     struct Looked {
         hold: Hold,
         now: u64,
@@ -229,23 +238,30 @@ mod tests {
         /// How long it is away, if it is; it has its processor to itself meanwhile.
         fn away_ms(&mut self) -> u64 {
             let began = self.now;
-            while self.after(100, 0) != Some(Change::TakeBack) {}
+            while self.after(25, 0) != Some(Change::TakeBack) {}
             (self.now - began) / MS
         }
     }
 
     #[test]
-    fn a_worker_lets_go_when_it_waits_for_a_tenth_of_what_it_wants_and_a_twentieth_of_the_time() {
-        for (ran, waited, expected) in [
-            (100, 0, None),
-            (96, 4, None),
-            (90, 9, None),
-            (89, 11, Some(Change::LetGo)),
-            (5, 5, Some(Change::LetGo)),
-            (1, 4, None),
-            (0, 100, Some(Change::LetGo)),
+    fn a_worker_lets_go_when_it_waits_for_ten_milliseconds_in_a_window_and_a_tenth_of_what_it_wants()
+     {
+        for (looks, ran, waited, expected) in [
+            (8, 25, 0, None),
+            (8, 23, 2, None),
+            (3, 22, 3, None),
+            (4, 22, 3, Some(Change::LetGo)),
+            (1, 15, 10, Some(Change::LetGo)),
+            (1, 16, 9, None),
+            (1, 0, 25, Some(Change::LetGo)),
+            (8, 0, 2, None),
+            (4, 1, 3, Some(Change::LetGo)),
+            (1, 91, 10, None),
         ] {
-            assert_eq!(Looked::new().after(ran, waited), expected, "{ran} {waited}");
+            let mut worker = Looked::new();
+            let changes: Vec<_> = (0..looks).map(|_| worker.after(ran, waited)).collect();
+            assert_eq!(changes.last(), Some(&expected), "{looks} {ran} {waited}");
+            assert!(changes[..looks - 1].iter().all(Option::is_none));
         }
     }
 
@@ -254,30 +270,30 @@ mod tests {
      {
         let mut worker = Looked::new();
         for away_s in [10, 20, 40, 80, 160, 320, 600, 600] {
-            assert_eq!(worker.after(50, 50), Some(Change::LetGo));
+            assert_eq!(worker.after(10, 15), Some(Change::LetGo));
             assert_eq!(worker.away_ms(), away_s * 1_000);
-            assert_eq!(worker.after(50, 50), None, "the first look only notes");
+            assert_eq!(worker.after(10, 15), None, "the first look only notes");
         }
     }
 
     #[test]
     fn what_a_worker_waits_for_elsewhere_changes_nothing() {
         let mut worker = Looked::new();
-        assert_eq!(worker.after(50, 50), Some(Change::LetGo));
-        for _ in 0..99 {
-            assert_eq!(worker.after(10, 90), None);
+        assert_eq!(worker.after(10, 15), Some(Change::LetGo));
+        for _ in 0..399 {
+            assert_eq!(worker.after(2, 23), None);
         }
-        assert_eq!(worker.after(10, 90), Some(Change::TakeBack));
-        assert_eq!(worker.after(10, 90), None);
-        assert_eq!(worker.after(100, 0), None);
+        assert_eq!(worker.after(2, 23), Some(Change::TakeBack));
+        assert_eq!(worker.after(2, 23), None);
+        assert_eq!(worker.after(25, 0), None);
     }
 
     #[test]
     fn what_was_before_an_idle_time_does_not_count() {
         let mut worker = Looked::new();
         worker.now += STALE_NS;
-        assert_eq!(worker.after(50, 50), None);
-        assert_eq!(worker.after(50, 50), Some(Change::LetGo));
+        assert_eq!(worker.after(10, 15), None);
+        assert_eq!(worker.after(10, 15), Some(Change::LetGo));
     }
 
     #[test]
