@@ -5,9 +5,11 @@
 //! each, a missing cache line is none, and nobody else is there. That is what the other benches are for.
 //!
 //! ```sh
-//! cargo install --locked gungraun-runner --version 0.20.0 # that of `Cargo.lock`; and valgrind is needed
+//! cargo install --locked gungraun-runner --version 0.20.0 # as in `Cargo.lock`; valgrind has to be there too
 //! cargo bench -p polity-benches --features instructions --bench instructions
 //! ```
+//!
+//! `.ci/run` does both, where there is a valgrind.
 //!
 //! | row | an operation is |
 //! |---|---|
