@@ -13,6 +13,7 @@
 //! | `cargo run --release -p polity-benches --bin safety` | what does it cost to be watched? |
 //! | `cargo bench -p polity-benches` | did this commit make a workload slower? Criterion compares with its last run |
 //! | `cargo bench -p polity-benches --bench sync` | the same for one family: see the head of each file in `benches/` |
+//! | `cargo bench -p polity-benches --features instructions --bench instructions` | does one of core's paths take more instructions than it may? Needs valgrind: see the head of `benches/instructions/main.rs` |
 //!
 //! # The suites of `versus`
 //!
