@@ -33,6 +33,7 @@ fn push_at(entries: &mut VecDeque<Entry>, entry: Entry, at: Position) {
 }
 
 impl Fifo {
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         // Nothing under the lock can panic but an allocation that fails, which aborts.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -40,6 +41,7 @@ impl Fifo {
 
     // Ordering, for `len` everywhere: Relaxed. A reader that misses an entry is covered by the park protocol (idle),
     // whose fence orders the push before the look at the parked mask, and this load after the announcement.
+    #[inline]
     fn note_len(&self, entries: &VecDeque<Entry>) {
         self.len.store(entries.len(), Ordering::Relaxed);
     }
@@ -109,6 +111,7 @@ impl Fifo {
         self.note_len(&entries);
     }
 
+    #[inline]
     pub(crate) fn pop(&self) -> Option<Entry> {
         if self.is_empty() {
             return None;

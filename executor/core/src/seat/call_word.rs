@@ -92,6 +92,7 @@ impl CallWord {
     }
 
     /// The number of the call that the thread is in.
+    #[inline]
     pub(crate) fn in_flight(&self) -> Option<u64> {
         // Ordering: Acquire pairs with the Release in `enter`.
         let count = self.count.load(Ordering::Acquire);

@@ -81,10 +81,12 @@ impl Place {
     }
 }
 
+#[inline]
 fn task_from(bits: u64) -> Option<TaskId> {
     (bits != 0).then(|| TaskId::from_parts(bits as u32, (bits >> 32) as u32))
 }
 
+#[inline]
 fn task_bits(task: Option<TaskId>) -> u64 {
     task.map_or(0, |task| {
         u64::from(task.tenant()) << 32 | u64::from(task.slot())
@@ -175,6 +177,7 @@ impl Activity {
         self.task.store(task_bits(task), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn panic(&self) -> u64 {
         // Ordering: Acquire pairs with the Release in `set_panic`: whoever does not see the panic of another callback any
         // more finds the policy ended by it.
@@ -195,6 +198,7 @@ impl Activity {
         self.takes_turns.store(takes_turns, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn follows(&self) -> u32 {
         self.follows.load(Ordering::Relaxed)
     }
@@ -203,6 +207,7 @@ impl Activity {
         self.follows.store(generation, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn youngest(&self) -> u64 {
         self.youngest.load(Ordering::Relaxed)
     }
@@ -244,6 +249,7 @@ impl Activity {
         self.went_without.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn note_went_without(&self, now: u64) {
         self.went_without.store(now, Ordering::Relaxed);
     }

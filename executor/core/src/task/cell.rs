@@ -105,6 +105,7 @@ impl CellPtr {
     ///
     /// # Safety
     /// The caller has the token of task `id`, whose cell this is.
+    #[inline]
     pub(crate) unsafe fn poll(self, id: TaskId, context: &mut Context<'_>) -> bool {
         // SAFETY: alive, by our contract.
         let head = unsafe { self.head() };
@@ -127,6 +128,7 @@ impl CellPtr {
     ///
     /// # Safety
     /// The caller has the token, `poll` returned `true` or `cancel` was called, and neither is called again.
+    #[inline]
     pub(crate) unsafe fn complete(self) {
         // SAFETY: alive, by our contract.
         let head = unsafe { self.head() };
@@ -217,6 +219,7 @@ impl CellPtr {
     ///
     /// # Safety
     /// The caller is the join handle, and does not use the cell again.
+    #[inline]
     pub(super) unsafe fn leave(self) {
         // SAFETY: alive, by our contract.
         let head = unsafe { self.head() };

@@ -88,6 +88,7 @@ const EARLY_HEAD: u64 = 1 << 30;
 pub(crate) struct Owner(u64);
 
 impl Owner {
+    #[inline]
     fn new(state: State, tag: u8, index: u16, sequence: u32) -> Self {
         Owner(
             u64::from(sequence) << 32 | u64::from(index) << 12 | u64::from(tag) << 4 | state as u64,
@@ -134,6 +135,7 @@ impl Owner {
     }
 
     /// Whether the thread in this seat has claimed the task for the generation with this tag, and not put it anywhere yet.
+    #[inline]
     pub(crate) fn is_in_hand_of(self, tag: u8, seat: u16) -> bool {
         self.state() == State::InHand && self.tag() == tag && self.index() == seat
     }
@@ -226,6 +228,7 @@ impl Custody {
     }
 
     /// From `Offered` to `Held`, for the token holder; or the claim that came first, which it is to carry out.
+    #[inline]
     pub(crate) fn hold(&self, tag: u8) -> Result<(), (DsqId, Position)> {
         // Ordering: Relaxed; the token holder wrote the word, all but the early bits.
         let seen = Owner(self.0.load(Ordering::Relaxed));

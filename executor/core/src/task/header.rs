@@ -119,6 +119,7 @@ impl Header {
     }
 
     /// The cell. For the token holder: only then is it alive.
+    #[inline]
     pub(crate) fn cell(&self) -> CellPtr {
         // Ordering: Acquire pairs with the Release in `prepare`.
         CellPtr::from_raw(self.cell.load(Ordering::Acquire))
@@ -153,6 +154,7 @@ impl Header {
     }
 
     /// The present tenant's id. For the token holder.
+    #[inline]
     pub(crate) fn id(&self) -> TaskId {
         TaskId::from_parts(self.slot(), self.lifecycle.tenant().unwrap_or(0))
     }
@@ -274,6 +276,7 @@ impl Header {
         slab::cold(self.slot())
     }
 
+    #[inline]
     pub(crate) fn attributes(&self) -> &'static Attributes {
         attributes::get(self.attributes_id())
     }
@@ -313,6 +316,7 @@ impl Header {
             .store(worker.index() as u16, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn runnable_at(&self) -> u64 {
         self.runnable_at.load(Ordering::Relaxed)
     }
@@ -322,6 +326,7 @@ impl Header {
         self.runnable_at.store(now, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn reason(&self) -> EnqueueReason {
         match self.reason.load(Ordering::Relaxed) {
             0 => EnqueueReason::Spawn,
@@ -358,6 +363,7 @@ impl Header {
     }
 
     /// For the token holder: this generation meets the task, and has been told nothing yet.
+    #[inline]
     pub(crate) fn note_met(&self, generation: u32) {
         self.seen_by.store(generation, Ordering::Relaxed);
         self.note_quiescent();

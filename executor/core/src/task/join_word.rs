@@ -61,6 +61,7 @@ impl JoinWord {
     }
 
     /// Worker: the output is written.
+    #[inline]
     pub(crate) fn complete(&self) -> Completed {
         // Ordering: Acquire pairs with the Release in `leave`. The handle writes nothing after GONE, and nobody reads.
         if self.0.load(Ordering::Acquire) & GONE != 0 {
@@ -78,6 +79,7 @@ impl JoinWord {
 
     /// Worker, after waking: `true` means that the handle left meanwhile and the worker frees the cell.
     #[must_use]
+    #[inline]
     pub(crate) fn done(&self) -> bool {
         // Ordering: Release pairs with the Acquire in `leave`: our reads of the waker come before its drop.
         // Acquire pairs with the Release in `leave`, for the same when we free.
@@ -90,6 +92,7 @@ impl JoinWord {
     }
 
     /// Handle: what is there?
+    #[inline]
     pub(crate) fn look(&self) -> Found {
         // Ordering: Acquire pairs with the Release in `complete`.
         let word = self.0.load(Ordering::Acquire);
@@ -120,6 +123,7 @@ impl JoinWord {
 
     /// Handle, at its drop: `true` means that the handle frees the cell.
     #[must_use]
+    #[inline]
     pub(crate) fn leave(&self) -> bool {
         // Ordering: Acquire pairs with the Release in `complete` and `done`. The worker writes nothing after those, and nobody
         // reads.

@@ -73,6 +73,7 @@ impl Lifecycle {
 
     /// Gives the slot to its next tenant, born runnable: the caller has the token. Only for the owner of a free
     /// slot. Returns the tenant's number.
+    #[inline]
     pub(crate) fn open(&self) -> u32 {
         // Ordering: Relaxed; only the owner of the free slot changes the tenant, and it synchronised with the
         // previous owner through the free list.
@@ -90,6 +91,7 @@ impl Lifecycle {
     }
 
     /// Whether the slot still belongs to `tenant`.
+    #[inline]
     pub(crate) fn is(&self, tenant: u32) -> bool {
         // Ordering: Acquire pairs with the Release in `open`.
         let word = self.0.load(Ordering::Acquire);
@@ -97,6 +99,7 @@ impl Lifecycle {
     }
 
     /// The present tenant, or `None` if the slot is free.
+    #[inline]
     pub(crate) fn tenant(&self) -> Option<u32> {
         // Ordering: Acquire pairs with the Release in `open`: the walker reads the header next.
         let word = self.0.load(Ordering::Acquire);
@@ -209,6 +212,7 @@ impl Lifecycle {
     }
 
     /// Frees the slot. For the token holder, when future and header are no longer needed; the token ends here.
+    #[inline]
     pub(crate) fn finish(&self) {
         // Ordering: Relaxed load: only the tenant bits are used, and only the owner changes those.
         let tenant = self.0.load(Ordering::Relaxed) >> TENANT_SHIFT;

@@ -60,12 +60,14 @@ impl Token {
     }
 
     /// A callback that follows is about this task, which has been claimed: until it has returned, the custody word says so.
+    #[inline]
     pub(crate) fn note_in_hand(&self, tag: u8, seat: u16) {
         self.0.custody.set(State::InHand, tag, seat);
     }
 
     /// Gives the right to the generation with this tag, which has been shown the task; [`claim`] takes it back. `Err`: it
     /// has been claimed already, for that DSQ.
+    #[inline]
     pub(crate) fn hold(self, tag: u8) -> Result<&'static Header, (Token, DsqId, Position)> {
         match self.0.custody.hold(tag) {
             Ok(()) => Ok(self.0),
@@ -74,6 +76,7 @@ impl Token {
     }
 
     /// The same, with an entry for its custom DSQ `number`.
+    #[inline]
     pub(crate) fn queue(self, tag: u8, number: u32) -> Entry {
         let sequence = self.0.custody.set(State::Queued, tag, number as u16);
         Entry::new(self.0, sequence)
@@ -102,6 +105,7 @@ impl Token {
     }
 
     /// Hands over the output and ends the task. Returns the slot, which is free.
+    #[inline]
     pub(crate) fn finish(self) -> u32 {
         let cell: CellPtr = self.0.cell();
         let slot = self.0.slot();
