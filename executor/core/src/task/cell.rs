@@ -6,6 +6,7 @@
 //! **Invariant.** `stage` is touched by the token holder until the join word says complete, and by the join handle
 //! after that.
 
+use std::alloc::Layout;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::future::Future;
@@ -18,6 +19,7 @@ use polity_policy::TaskId;
 
 use super::join::JoinError;
 use super::join_word::{Completed, Found, JoinWord};
+use super::memory;
 
 /// The part that does not depend on the future's type.
 pub(crate) struct CellHead {
@@ -68,7 +70,7 @@ impl CellPtr {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let cell = Box::new(Cell {
+        let cell = Cell {
             head: CellHead {
                 vtable: &Vtable {
                     poll: poll::<F>,
@@ -81,8 +83,11 @@ impl CellPtr {
                 spawned_at,
             },
             stage: UnsafeCell::new(Stage::Future(future)),
-        });
-        CellPtr(NonNull::from(Box::leak(cell)).cast())
+        };
+        let place: NonNull<Cell<F>> = memory::take(Layout::new::<Cell<F>>()).cast();
+        // SAFETY: `write` requires memory that is ours to write, large enough and aligned: a block of this type's layout.
+        unsafe { place.write(cell) };
+        CellPtr(place.cast())
     }
 
     pub(super) fn as_ptr(self) -> *mut CellHead {
@@ -96,7 +101,7 @@ impl CellPtr {
     /// # Safety
     /// The cell is alive: the caller has the task's token, or is the join handle.
     unsafe fn head<'a>(self) -> &'a CellHead {
-        // SAFETY: the pointer came from a box in `new`; alive by our own contract; only shared references to a head
+        // SAFETY: the pointer came from `new`; alive by our own contract; only shared references to a head
         // are ever made, its mutable parts being in `UnsafeCell` and atomics.
         unsafe { self.0.as_ref() }
     }
@@ -272,8 +277,8 @@ unsafe fn poll<F: Future>(cell: NonNull<CellHead>, id: TaskId, context: &mut Con
         let Stage::Future(future) = &mut *stage else {
             unreachable!("polled after completion")
         };
-        // SAFETY: pinning requires that the future is not moved until it is dropped: it lies in a box that is never
-        // moved out of, and is dropped in place by `replace` or with the box.
+        // SAFETY: pinning requires that the future is not moved until it is dropped: it lies in a cell that is never
+        // moved out of, and is dropped in place by `replace` or with the cell.
         unsafe { Pin::new_unchecked(future) }.poll(context)
     }));
     let output = match polled {
@@ -319,8 +324,13 @@ unsafe fn take<F: Future>(cell: NonNull<CellHead>, output: *mut ()) {
 /// # Safety
 /// `cell` came from `CellPtr::new::<F>` and is not used again.
 unsafe fn free<F: Future>(cell: NonNull<CellHead>) {
-    // SAFETY: made by `Box::leak` of a `Box<Cell<F>>`, whose first field the head is; freed once, by our contract.
-    let cell = unsafe { Box::from_raw(cell.cast::<Cell<F>>().as_ptr()) };
+    let cell: NonNull<Cell<F>> = cell.cast();
     // An output or a waker whose drop panics must not take the worker with it.
-    contained(|| drop(cell));
+    contained(|| {
+        // SAFETY: `drop_in_place` requires a value that is ours and not used again: made by `new`, the head is its first
+        // field; freed once, by our contract.
+        unsafe { cell.drop_in_place() };
+    });
+    // SAFETY: taken by `new` with this layout; nothing is in it any more.
+    unsafe { memory::give(cell.cast(), Layout::new::<Cell<F>>()) };
 }

@@ -22,6 +22,9 @@
 pub(crate) mod custody;
 pub(crate) mod join_word;
 pub(crate) mod lifecycle;
+#[cfg(not(polity_loom))]
+#[allow(unsafe_code)] // blocks of the allocator, kept
+mod memory;
 
 #[cfg(not(polity_loom))]
 pub(crate) mod attributes;
