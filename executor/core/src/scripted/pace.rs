@@ -293,3 +293,42 @@ fn a_policy_is_told_to_take_sixteen_when_polls_are_short_and_one_when_they_are_l
     assert!(soon.contains(&1), "{soon:?}");
     assert_eq!(hints.last(), Some(&16));
 }
+
+/// The global DSQ has its turn now and then before what lies in the local one; not before what was taken from it.
+#[test]
+fn tasks_that_yield_in_the_global_dsq_take_turns_whatever_the_clock_says() {
+    let world = World::new(1);
+    world.load(Script::new().enqueue(|host, task| {
+        host.insert(task.id(), DsqId::Global, Position::Tail);
+    }));
+    let turns = Arc::new(Mutex::new([0_u32; 5]));
+    for task in 0..5 {
+        let turns = Arc::clone(&turns);
+        drop(world.spawn(0, async move {
+            for _ in 0..200 {
+                world.advance(7 * US);
+                {
+                    let mut turns = lock(&turns);
+                    turns[task] += 1;
+                    let (least, most) = (turns.iter().min(), turns.iter().max());
+                    assert!(most.unwrap() - least.unwrap() <= 2, "{turns:?}");
+                }
+                yield_once().await;
+            }
+        }));
+    }
+    world.run(0);
+    assert_eq!(*lock(&turns), [200; 5]);
+}
+
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -27,6 +27,32 @@ const SHARE: usize = 16;
 /// stolen.
 const INJECTED: usize = 128;
 
+/// Which place had its turn when.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// When what usually comes last came first.
+    shared_at: u64,
+    /// When the injector was asked.
+    pub(super) injector_at: u64,
+    /// Passes since the ingress was offered last, and the clock by then.
+    put_off: u8,
+    offered_at: u64,
+    /// So many of the next tasks in the local DSQ were taken from the global one, at least if nobody has stolen any.
+    from_global: usize,
+}
+
+impl Turns {
+    pub(super) fn new(now: u64) -> Self {
+        Turns {
+            shared_at: now,
+            injector_at: now,
+            put_off: 0,
+            offered_at: 0,
+            from_global: 0,
+        }
+    }
+}
+
 /// What a look has found.
 pub(super) enum Found {
     Task(Token),
@@ -124,9 +150,9 @@ impl<M: Machine> Worker<M> {
     fn shared_is_due(&mut self) -> bool {
         let now = self.local.now.get();
         let due = self.passes.is_multiple_of(FAIRNESS)
-            || now.saturating_sub(self.shared_at) >= FAIRNESS_NS;
+            || now.saturating_sub(self.turns.shared_at) >= FAIRNESS_NS;
         if due {
-            self.shared_at = now;
+            self.turns.shared_at = now;
         }
         due
     }
@@ -170,7 +196,9 @@ impl<M: Machine> Worker<M> {
         if self.offer_is_due() && self.offer(generation) == Verdict::Revoked {
             return Found::Nothing;
         }
+        // While this worker still has what it took from there, which is older, this is the global DSQ's turn.
         if self.shared_is_due()
+            && self.turns.from_global == 0
             && let Some(token) = self.take_global()
         {
             // It may overtake what the policy has put into the local DSQ.
@@ -220,15 +248,15 @@ impl<M: Machine> Worker<M> {
         // Not the clock itself, which may move with each poll.
         let now = self.pace.read_at();
         let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
-        let may_wait = self.put_off < PUT_OFF
-            && now == self.offered_at
+        let may_wait = self.turns.put_off < PUT_OFF
+            && now == self.turns.offered_at
             && !self.passes.is_multiple_of(INJECTOR);
         if only_yielded && may_wait && !self.placed.local.is_empty() {
-            self.put_off += 1;
+            self.turns.put_off += 1;
             return false;
         }
-        self.put_off = 0;
-        self.offered_at = now;
+        self.turns.put_off = 0;
+        self.turns.offered_at = now;
         self.local.has_news.set(false);
         true
     }
@@ -243,6 +271,7 @@ impl<M: Machine> Worker<M> {
 
     #[inline]
     pub(super) fn take_local(&mut self) -> Option<Token> {
+        self.turns.from_global = self.turns.from_global.saturating_sub(1);
         self.placed.local.pop().map(|entry| entry.redeem())
     }
 
@@ -266,6 +295,7 @@ impl<M: Machine> Worker<M> {
                 Taking::More
             }
         });
+        self.turns.from_global = rest.len();
         if !rest.is_empty() {
             // Said of each, so that a policy is not blamed for what waits behind this worker's polls.
             let here = Resting::Local(self.local.id);

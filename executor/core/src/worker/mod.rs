@@ -86,13 +86,7 @@ pub struct Worker<M: Machine> {
     passes: u64,
     /// The count of changes of affinity when this look for work began.
     affinities: u64,
-    /// When what usually comes last came first.
-    shared_at: u64,
-    /// When the injector was asked.
-    injector_at: u64,
-    /// Passes since the ingress was offered last, and the clock by then.
-    put_off: u8,
-    offered_at: u64,
+    turns: find::Turns,
     /// When the batch at hand was gathered.
     gathered_at: u64,
     pace: Pace,
@@ -146,10 +140,7 @@ impl<M: Machine> Worker<M> {
             searcher: false,
             lifo_left: find::LIFO_CAP,
             loop_cuts: dispatch::LoopCuts::default(),
-            shared_at: now,
-            injector_at: now,
-            put_off: 0,
-            offered_at: 0,
+            turns: find::Turns::new(now),
             goes_on: false,
             out_of_turn: false,
             random: 0x9e37_79b9_7f4a_7c15 ^ (id.index() as u64 + 1),

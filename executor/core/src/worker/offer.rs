@@ -79,10 +79,10 @@ impl<M: Machine> Worker<M> {
         let now = self.local.now.get();
         if (self.notes.batch.is_empty()
             || self.passes.is_multiple_of(INJECTOR)
-            || now.saturating_sub(self.injector_at) >= INJECTOR_NS)
+            || now.saturating_sub(self.turns.injector_at) >= INJECTOR_NS)
             && !core.injector.is_empty()
         {
-            self.injector_at = now;
+            self.turns.injector_at = now;
             let room = BATCH.saturating_sub(self.notes.batch.len());
             core.injector.take(self.local.id, room, |entry| {
                 self.admit(generation, entry.redeem())
