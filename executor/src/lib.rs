@@ -49,7 +49,7 @@
 //!
 //! # Threads
 //!
-//! N workers, pinned; for each runtime spares (twice as many, asleep), `polity-control` (loads, sweeps) and `polity-watchdog`;
+//! N workers, pinned (see [`Pin::Auto`]); for each runtime spares (twice as many, asleep), `polity-control` (loads, sweeps) and `polity-watchdog`;
 //! for the process `polity-report` and `polity-signal`. `init`, `exit` and the drop of a policy run on threads of their own. tokio is the I/O and timer driver: one
 //! `current_thread` runtime, driven by whichever worker is idle.
 

@@ -117,10 +117,8 @@ impl Future for YieldNow {
             return Poll::Ready(());
         }
         self.yielded = true;
-        let waker = context.waker();
-        if !tls::with_local(|local| local.is_some_and(|local| local.note_yielded(waker))) {
-            waker.wake_by_ref();
-        }
+        tls::with_local(|local| local.into_iter().for_each(Local::note_yielded));
+        context.waker().wake_by_ref();
         Poll::Pending
     }
 }

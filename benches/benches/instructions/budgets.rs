@@ -21,22 +21,22 @@ const MARGIN_PERCENT: u64 = 8;
 
 /// Instructions per operation.
 const MEASURED: [(&str, u64); 16] = [
-    ("spawn_local", 827),
-    ("spawn_outside", 1029),
-    ("spawn_chained", 763),
-    ("spawn_fifo", 2020),
-    ("wake_pair", 444),
-    ("wake_outside", 1080),
-    ("wake_parked", 1643),
-    ("yield_waker", 467),
-    ("yield_own", 475),
-    ("yield_fifo", 1715),
-    ("yield_fifo_per_worker", 1712),
-    ("yield_priority", 2331),
-    ("yield_vtime", 2704),
-    ("yield_custom_fifo", 2178),
+    ("spawn_local", 838),
+    ("spawn_outside", 1040),
+    ("spawn_chained", 774),
+    ("spawn_fifo", 2045),
+    ("wake_pair", 462),
+    ("wake_outside", 1098),
+    ("wake_parked", 1661),
+    ("yield_waker", 470),
+    ("yield_own", 479),
+    ("yield_fifo", 1721),
+    ("yield_fifo_per_worker", 1720),
+    ("yield_priority", 2339),
+    ("yield_vtime", 2711),
+    ("yield_custom_fifo", 2187),
     ("join_finished", 199),
-    ("join_unfinished", 1250),
+    ("join_unfinished", 1279),
 ];
 
 /// Makes the row of this name fail if it takes more. What an earlier run has left in `target` is shown beside the new

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use polity_core::JoinHandle;
+use polity_core::{JoinHandle, Local};
 
 use crate::world::{Spawner, World, with_local};
 
@@ -118,10 +118,8 @@ pub(crate) fn yield_waker(world: &mut World) -> Act {
 /// The same as `polity::yield_now` does it.
 pub(crate) fn yield_own(world: &mut World) -> Act {
     yield_by_turns(world, |context| {
-        let waker = context.waker();
-        if !with_local(|local| local.is_some_and(|local| local.note_yielded(waker))) {
-            waker.wake_by_ref();
-        }
+        with_local(|local| local.into_iter().for_each(Local::note_yielded));
+        context.waker().wake_by_ref();
     })
 }
 

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
 
 use crossbeam_deque as deque;
 use polity_policy::{TaskId, WorkerId};
@@ -14,7 +13,6 @@ use crate::task::attributes::Given;
 use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::slab::SlotCache;
-use crate::task::waker::waker as header_waker;
 use crate::worker::slice::Slice;
 
 /// The part of a worker that its thread shares with the wakes that happen on it. Lent by
@@ -29,7 +27,7 @@ pub struct Local {
     pub(crate) slots: RefCell<SlotCache>,
     /// The task that is being polled, while `place` says so; else the one that was.
     pub(super) polled: Cell<Option<&'static Header>>,
-    /// The task that is being polled has woken itself, in the way that only this thread knows of.
+    /// The task that was polled last had woken itself, in the way that only this thread knows of.
     pub(super) self_woken: Cell<bool>,
     /// The clock, as it was read last.
     pub(crate) now: Cell<u64>,
@@ -128,22 +126,10 @@ impl Local {
         }
     }
 
-    /// The task that is being polled wants others to have a turn: its slice ends with this poll. `true`: it counts as woken,
-    /// because `waker` is its own. Else the caller wakes that.
-    ///
-    /// A wake of one's own in one's own poll changes nothing that other threads could see: the task is runnable until the poll
-    /// ends, and after that because of the wake. So this thread notes it for itself, and saves two read-modify-writes: the one of
-    /// the wake, and the one at the end of a poll, which would take back what the wake has added.
+    /// The task that is being polled wants others to have a turn: its slice ends with this poll.
     #[inline]
-    #[must_use]
-    pub fn note_yielded(&self, waker: &Waker) -> bool {
+    pub fn note_yielded(&self) {
         self.slice.note_yielded();
-        let polled = self.polled.get().filter(|_| self.place() == Place::Poll);
-        let is_own = polled.is_some_and(|header| header_waker(header).will_wake(waker));
-        if is_own {
-            self.self_woken.set(true);
-        }
-        is_own
     }
 
     /// The slice of the task that is being polled is used up: it ends with this poll.

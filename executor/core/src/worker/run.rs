@@ -20,7 +20,7 @@ use crate::machine::Machine;
 use crate::task::header::Header;
 use crate::task::lifecycle::Seen;
 use crate::task::token::{Resting, Token};
-use crate::task::waker::waker;
+use crate::task::waker::{poll_as, waker};
 use crate::worker::{Phase, Worker};
 
 /// What a generation knows of a task that is about to be polled.
@@ -196,14 +196,14 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// Polls; `true`: done.
+    /// Polls; `true`: done. Notes whether the task has woken itself.
     #[inline]
     fn poll(&mut self, token: &mut Token) -> bool {
         let header = token.header();
         self.seat.activity.begin_poll();
-        self.local.self_woken.set(false);
         let waker = waker(header);
-        let done = token.poll(&mut Context::from_waker(&waker));
+        let (done, self_woken) = poll_as(header, || token.poll(&mut Context::from_waker(&waker)));
+        self.local.self_woken.set(self_woken);
         self.seat.activity.end_poll();
         done
     }
