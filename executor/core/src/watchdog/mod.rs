@@ -116,8 +116,6 @@ pub struct Watchdog<M: Machine> {
     idle_ticks: u32,
     /// A call goes on, so there are closer looks until then, when the next tick is due: in the machine's time.
     closer_until: Option<u64>,
-    /// When the last tick was, in alive time.
-    ticked_at: u64,
     /// The last look was such a one.
     looked_closer: bool,
     recollection: Option<Recollection>,
@@ -140,7 +138,6 @@ impl<M: Machine> Watchdog<M> {
             stand_ins: StandIns::new(core.worker_count()),
             idle_ticks: 0,
             closer_until: None,
-            ticked_at: 0,
             looked_closer: false,
             recollection: None,
             late_tick_at: None,
@@ -161,9 +158,9 @@ impl<M: Machine> Watchdog<M> {
             return (Vec::new(), next);
         }
         let was_busy = self.clock.expects() == PERIOD_NS;
+        let before = self.clock.alive();
         let now = self.clock.advance(core.machine.now());
-        self.note_tick(now, now - self.ticked_at, was_busy);
-        self.ticked_at = now;
+        self.note_tick(now, now - before, was_busy);
         // Ordering: Relaxed; a coarse stamp.
         core.tick.store(self.clock.wall(), Ordering::Relaxed);
         core.clock.fetch_max(self.clock.wall(), Ordering::Relaxed);
@@ -190,13 +187,11 @@ impl<M: Machine> Watchdog<M> {
 
     /// Between two ticks, at calls that go on. `None`: it is time for a tick, or one of them may be stuck.
     fn look_closer(&mut self) -> Option<Next> {
-        let now = self.core.machine.now();
-        let left = self.closer_until?.checked_sub(now);
+        let left = self.closer_until?.checked_sub(self.core.machine.now());
         let left = left.filter(|left| *left > 0)?;
         if self.threads.look_closer(self.core) {
             return None;
         }
-        self.clock.pass(now);
         Some(self.look_again_within(left))
     }
 
@@ -206,9 +201,7 @@ impl<M: Machine> Watchdog<M> {
             self.closer_until = None;
             return Next::After(due);
         }
-        // When the tick is due does not change: this thread may have been kept from running since it looked.
-        let tick_at = self.clock.wall() + due;
-        self.closer_until = self.closer_until.or(Some(tick_at));
+        self.closer_until = Some(self.core.machine.now() + due);
         Next::After(due.min(CLOSE_NS))
     }
 
@@ -275,7 +268,6 @@ impl<M: Machine> Watchdog<M> {
         if !self.is_idle() {
             self.idle_ticks = 0;
             self.clock.expect(PERIOD_NS);
-            self.closer_until = None;
             return self.look_again_within(PERIOD_NS);
         }
         self.closer_until = None;

@@ -219,28 +219,6 @@ fn a_thread_whose_processor_is_gone_at_every_other_look_has_not_run() {
     assert!(policy.exit_info().is_none());
 }
 
-/// On a machine with too much to do it is all the watchdog gets.
-#[test]
-fn time_passes_with_closer_looks_too() {
-    let world = World::new(1);
-    world.set_thread(0, blocked());
-    let (policy, _) = in_enqueue(world, move || {
-        let look_after = |ns| {
-            world.advance(ns);
-            stuck(&world.tick().0)
-        };
-        world.tick();
-        // Found blocked.
-        assert_eq!(look_after(5 * MS), []);
-        // The first of each two is a closer look; each may be ten milliseconds late.
-        assert_eq!(look_after(4 * MS), []);
-        assert_eq!(look_after(11 * MS), []);
-        assert_eq!(look_after(4 * MS), []);
-        assert_eq!(look_after(2 * MS), [FIRST]);
-    });
-    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
-}
-
 #[test]
 fn a_closer_look_does_not_say_that_there_are_spares_again() {
     let world = World::new(1);
