@@ -54,8 +54,9 @@ pub enum Pin {
     Auto,
     /// Workers go where the kernel puts them.
     Off,
-    /// Worker `n` runs on the `n`-th of these cores, also under a quota, whoever else runs there. A runtime is not built if one of them does
-    /// not exist or is not allowed, or if there are fewer than workers. Name a core twice to let two workers share it.
+    /// Worker `n` runs on the `n`-th of these cores, also under a quota, whoever else runs there. A runtime is not built
+    /// if one of them does not exist or is not allowed, or if there are fewer than workers. Name a core twice to let two
+    /// workers share it.
     Cores(Vec<usize>),
 }
 

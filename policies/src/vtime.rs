@@ -40,7 +40,7 @@
 //! |---|---|
 //! | `enqueue` | a few loads, two plain stores, one insert; from the second task between two dispatches on, a look at the idle set |
 //! | `dispatch` | a few loads; one move, unless the task polled before goes on |
-//! | `running` | two loads; a compare-and-swap if *now* moves by 10 µs |
+//! | `running` | a few loads, a plain store; a compare-and-swap if *now* moves by 10 µs |
 //! | `stopping` | a division; a few plain stores |
 //!
 //! With [`Vtime::new`] core reads the clock before and after each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] it

@@ -396,6 +396,15 @@ fn can_pin() -> bool {
     cores > 0 && thread::available_parallelism().is_ok_and(|allowed| allowed.get() >= cores)
 }
 
+/// Whether two runtimes, or a worker and something else, can have a core each.
+fn can_pin_two() -> bool {
+    let can = can_pin() && cores_of_this_thread().len() >= 2;
+    if !can {
+        eprintln!("skipped: pinning needs two cores, and no quota");
+    }
+    can
+}
+
 /// The cores of each worker's thread.
 fn cores_of_workers(runtime: &Runtime) -> Vec<Vec<usize>> {
     (0..runtime.worker_count() as u16)
@@ -439,10 +448,10 @@ fn more_workers_than_cores_are_not_pinned() {
 fn a_worker_that_has_to_share_its_core_goes_where_there_is_room() {
     let _alone = alone();
     within(|| {
-        let ours = cores_of_this_thread();
-        if !can_pin() || ours.len() < 2 {
-            return eprintln!("skipped: pinning needs two cores, and no quota");
+        if !can_pin_two() {
+            return;
         }
+        let ours = cores_of_this_thread();
         let runtime = builder(1).pin(Pin::Auto).build().unwrap();
         let cores = cores_of_workers(&runtime).remove(0);
         // Ends the thread also if the test fails.
@@ -470,9 +479,8 @@ fn a_worker_that_has_to_share_its_core_goes_where_there_is_room() {
 fn two_runtimes_take_different_cores_and_give_them_back() {
     let _alone = alone();
     within(|| {
-        let ours = cores_of_this_thread();
-        if !can_pin() || ours.len() < 2 {
-            return eprintln!("skipped: pinning needs two cores, and no quota");
+        if !can_pin_two() {
+            return;
         }
         let one = || builder(1).pin(Pin::Auto).build().unwrap();
         for _ in 0..3 {

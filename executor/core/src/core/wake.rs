@@ -249,7 +249,7 @@ impl<M: Machine> Core<M> {
             let local = local.filter(|local| local.core == self.id);
             let now = self.machine.now();
             let over = local.filter(|local| local.slice.is_over(local.seat, now));
-            over.inspect(|local| local.note_slice_over()).is_some()
+            over.inspect(|local| local.note_yielded()).is_some()
         })
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Tasks come and go in crowds, and often on two threads: spawned here, finished there. A general allocator keeps a few blocks
 //! of a size at hand (glibc: seven); beyond these it searches, merges what lies side by side, and locks the arena that a
-//! block came from, be that another worker's. That was half the cost of a task that does nothing (docs/performance.md).
+//! block came from, be that another worker's. That was a third of the instructions of a task that does nothing
+//! (docs/performance.md).
 //!
 //! *Magazines* (Bonwick and Adams, "Magazines and Vmem", USENIX 2001): of each size, a thread has two stacks of blocks. When
 //! both are full, one goes to a shelf that all threads share; when both are empty, one comes from there. So a lock is taken
 //! once for a magazine, and no block is looked at on the way. A shelf holds [`SHELF_BYTES`] at most, and a thread
-//! [`MAGAZINE_BYTES`] twice for each size; what is more goes back to the allocator, and so does what a thread has when it ends.
+//! [`MAGAZINE_BYTES`] twice for each size (with tasks of all 32 sizes 32 MiB for the process, and 1 MiB for each thread); what is
+//! more goes back to the allocator, and so does what a thread has when it ends.
 //!
 //! Rejected: stocks in each worker (`Local`), which the join handle, who often frees, would have to find; blocks inside the
 //! slab (an output may outlive its slot); exchange without a lock, for what happens once in a hundred spawns.
@@ -15,7 +17,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ptr::{self, NonNull};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sizes are multiples of this.
 const STEP: usize = 32;
@@ -124,7 +126,7 @@ thread_local! {
 /// Full magazines, for any thread.
 static SHELVES: [Mutex<Vec<Magazine>>; CLASSES] = [const { Mutex::new(Vec::new()) }; CLASSES];
 
-fn shelf(class: usize) -> std::sync::MutexGuard<'static, Vec<Magazine>> {
+fn shelf(class: usize) -> MutexGuard<'static, Vec<Magazine>> {
     // Nothing under the lock can panic but an allocation that fails, which aborts.
     SHELVES[class]
         .lock()
@@ -234,7 +236,7 @@ mod tests {
         unsafe { give(block, layout(size)) };
     }
 
-    /// Sizes that nothing else in these tests uses, since shelves are everybody's.
+    /// Shelves are everybody's, so each test that counts has a size of its own.
     fn on_the_shelf(class: usize) -> usize {
         shelf(class).len()
     }

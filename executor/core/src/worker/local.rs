@@ -126,14 +126,9 @@ impl Local {
         }
     }
 
-    /// The task that is being polled wants others to have a turn: its slice ends with this poll.
+    /// The task that is being polled wants others to have a turn, or has used its slice up: that ends with this poll.
     #[inline]
     pub fn note_yielded(&self) {
-        self.slice.note_yielded();
-    }
-
-    /// The slice of the task that is being polled is used up: it ends with this poll.
-    pub(crate) fn note_slice_over(&self) {
         self.slice.note_yielded();
     }
 
