@@ -187,15 +187,22 @@ impl<M: Machine> Watchdog<M> {
 
     /// Between two ticks, at calls that go on. `None`: it is time for a tick, or one of them may be stuck.
     fn look_closer(&mut self) -> Option<Next> {
-        let left = self.closer_until?.checked_sub(self.core.machine.now());
-        let left = left.filter(|left| *left > 0)?;
-        if self.threads.look_closer(self.core) {
+        let due = self.closer_until?;
+        if self.core.machine.now() >= due || self.threads.look_closer(self.core) {
             return None;
         }
-        Some(self.look_again_within(left))
+        // Also if this look has taken long, the tick is due when it was due.
+        let left = due.checked_sub(self.core.machine.now());
+        let left = left.filter(|left| *left > 0)?;
+        let again = if self.threads.any_call_goes_on(self.core) {
+            left.min(CLOSE_NS)
+        } else {
+            left
+        };
+        Some(Next::After(again))
     }
 
-    /// When to look again if a tick is due after so many nanoseconds.
+    /// After a tick, if the next one is due after so many nanoseconds.
     fn look_again_within(&mut self, due: u64) -> Next {
         if !self.threads.any_call_goes_on(self.core) {
             self.closer_until = None;

@@ -220,6 +220,31 @@ fn a_thread_whose_processor_is_gone_at_every_other_look_has_not_run() {
 }
 
 #[test]
+fn a_closer_look_that_takes_long_does_not_put_the_next_tick_off() {
+    let world = World::new(1);
+    world.set_thread(0, on_a_processor(0));
+    let (policy, _) = in_enqueue(world, move || {
+        let ticked_at = || world.core.tick.load(Ordering::Relaxed);
+        world.tick();
+        let due = world.now() + TICK;
+        world.advance(2 * MS);
+        let machine = &world.core.machine;
+        machine.unanswered.store(2 * MS, Ordering::Relaxed);
+        assert_eq!(
+            world.tick().1,
+            Next::After(MS),
+            "what is left after the look"
+        );
+        machine.unanswered.store(0, Ordering::Relaxed);
+        world.advance(MS);
+        assert_eq!(world.now(), due);
+        world.tick();
+        assert_eq!(ticked_at(), due);
+    });
+    assert!(policy.exit_info().is_none());
+}
+
+#[test]
 fn a_closer_look_does_not_say_that_there_are_spares_again() {
     let world = World::new(1);
     world.set_thread(0, on_a_processor(0));
