@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use polity_core::{Local, Machine, PanicNote, Park, Scope, SeatId, Worker};
+use polity_core::{Local, Machine, OsThread, PanicNote, Park, Scope, SeatId, ThreadState, Worker};
 
 use crate::context;
 use crate::control::Request;
@@ -277,16 +277,25 @@ impl Machine for RealMachine {
         fence::heavy(self.membarrier);
     }
 
-    fn processor_time(&self, seat: SeatId) -> Option<u64> {
-        sys_thread::processor_time(self.thread_in(seat)?)
+    fn thread_in(&self, seat: SeatId) -> Option<OsThread> {
+        self.thread_in(seat).map(|id| OsThread(id as u32))
+    }
+
+    fn threads(&self) -> Vec<OsThread> {
+        let ids = sys_thread::others();
+        ids.into_iter().map(|id| OsThread(id as u32)).collect()
+    }
+
+    fn processor_time(&self, thread: OsThread) -> Option<u64> {
+        sys_thread::processor_time(thread.0 as i32)
     }
 
     fn stolen_time(&self) -> u64 {
         sys_thread::stolen_time().unwrap_or(0)
     }
 
-    fn is_blocked(&self, seat: SeatId) -> Option<bool> {
-        sys_thread::is_blocked(self.thread_in(seat)?)
+    fn thread_state(&self, thread: OsThread) -> Option<ThreadState> {
+        sys_thread::state(thread.0 as i32)
     }
 
     fn take_panic_note(&self) -> Option<PanicNote> {

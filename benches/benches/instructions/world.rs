@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use polity::Policy;
 use polity_core::{
-    Core, CoreConfig, JoinHandle, LoadedPolicy, Local, Machine, PanicNote, Pass, Scope, SeatId,
-    Worker,
+    Core, CoreConfig, JoinHandle, LoadedPolicy, Local, Machine, OsThread, PanicNote, Pass, Scope,
+    SeatId, ThreadState, Worker,
 };
 
 thread_local! {
@@ -69,11 +69,19 @@ impl Machine for Scripted {
 
     fn heavy_fence(&self) {}
 
-    fn processor_time(&self, _seat: SeatId) -> Option<u64> {
+    fn thread_in(&self, _seat: SeatId) -> Option<OsThread> {
         None
     }
 
-    fn is_blocked(&self, _seat: SeatId) -> Option<bool> {
+    fn threads(&self) -> Vec<OsThread> {
+        Vec::new()
+    }
+
+    fn processor_time(&self, _thread: OsThread) -> Option<u64> {
+        None
+    }
+
+    fn thread_state(&self, _thread: OsThread) -> Option<ThreadState> {
         None
     }
 

@@ -83,7 +83,7 @@ pub use crate::{
     },
     dump::Dump,
     hosting::LoadedPolicy,
-    machine::{Machine, PanicNote},
+    machine::{Machine, OsThread, PanicNote, ThreadState},
     seat::SeatId,
     stats::Metrics,
     task::{AbortHandle, ChangeError, JoinError, JoinHandle},

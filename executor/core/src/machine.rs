@@ -14,6 +14,21 @@ pub struct PanicNote {
     pub backtrace: Backtrace,
 }
 
+/// A thread of the process, by the number that the machine gives it. The number may be another thread's once this one has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OsThread(pub u32);
+
+/// What a thread is about, as the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ThreadState {
+    /// On a processor, or waiting for one, or stopped.
+    Runnable,
+    /// In a system call that has not returned.
+    Blocked,
+    /// It has touched a page that is not in memory, and waits for that.
+    PageFault,
+}
+
 /// A clock, a way to unpark a worker, and "which worker am I". Real threads and a simulation supply one each.
 ///
 /// Methods are called from any thread, also from inside wakers: they must not block, panic, or call core.
@@ -49,9 +64,16 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// it also shows which of them really run.
     fn heavy_fence(&self);
 
-    /// How long the thread in `seat` has run on a processor, in nanoseconds; `None` if the machine cannot tell. Called by
-    /// the watchdog, for threads that seem stuck.
-    fn processor_time(&self, seat: SeatId) -> Option<u64>;
+    /// The thread that sat down in `seat` last; `None` if there was none, or the machine has no numbers for threads.
+    fn thread_in(&self, seat: SeatId) -> Option<OsThread>;
+
+    /// All threads of the process, or none if the machine cannot tell. Called by the watchdog while a callback seems blocked,
+    /// at most once in 10 ms.
+    fn threads(&self) -> Vec<OsThread>;
+
+    /// How long a thread has run on a processor, in nanoseconds; `None` if the machine cannot tell, or the thread has ended.
+    /// Called by the watchdog: for threads that seem stuck, and for all of them while one seems blocked.
+    fn processor_time(&self, thread: OsThread) -> Option<u64>;
 
     /// How much time a hypervisor has taken from the processors so far, all together, in nanoseconds: threads' processor clocks
     /// go on meanwhile. 0 if there is none, or the machine cannot tell. Called by the watchdog ten times a second while
@@ -60,9 +82,8 @@ pub trait Machine: Send + Sync + Sized + 'static {
         0
     }
 
-    /// Whether the thread in `seat` is blocked in a system call, as opposed to running or waiting for a processor; `None` if
-    /// the machine cannot tell. Called as `processor_time` is.
-    fn is_blocked(&self, seat: SeatId) -> Option<bool>;
+    /// What a thread is about; `None` if the machine cannot tell, or the thread has ended. Called as `processor_time` is.
+    fn thread_state(&self, thread: OsThread) -> Option<ThreadState>;
 
     /// What is known of the panic on this thread that core has just caught: it came from a policy.
     fn take_panic_note(&self) -> Option<PanicNote>;

@@ -4,9 +4,10 @@ use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use polity::{Attributes, ExitKind, Runtime};
+use polity::{Attributes, DsqId, ExitKind, Position, Runtime};
 use polity_policies::Priority;
 use polity_tests::{now, receive, wait_for, wait_until, within};
 
@@ -59,7 +60,7 @@ fn a_policy_that_deadlocks_on_its_own_locks_is_ejected() {
     within(|| while !deadlock() {});
 }
 
-/// Time in one system call after which a call counts as stuck: `BLOCKED_NS` of the watchdog.
+/// Time in one system call after which a call counts as stuck: two windows of the watchdog.
 const BLOCKED: Duration = Duration::from_millis(20);
 
 /// At the latest by then on a machine that has nothing else to do: two ticks of 5 ms, and the look of control.
@@ -162,6 +163,100 @@ fn a_callback_that_waits_for_a_lock_that_another_one_holds_is_not_convicted() {
         }
         assert_eq!(runtime.metrics().convictions, 0);
         record.check();
+    });
+}
+
+/// A thread of this process that runs only when nobody else wants its processor, and threads that do. They end with this.
+struct Starved {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Starved {
+    /// Holds `lock` until this is dropped, and wants to run all the while.
+    fn holding(shared: &Arc<Mutex<()>>) -> Starved {
+        let core = core_affinity::get_core_ids().unwrap()[0];
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin_there = |idle: bool, body: Box<dyn FnOnce() + Send>| {
+            let (begin, begun) = channel();
+            let thread = thread::spawn(move || {
+                assert!(core_affinity::set_for_current(core));
+                if idle {
+                    run_only_when_nobody_else_does();
+                }
+                begin.send(()).unwrap();
+                body();
+            });
+            (thread, begun)
+        };
+        let wants_to_run = |stop: &Arc<AtomicBool>| {
+            let stop = Arc::clone(stop);
+            move || while !stop.load(Ordering::Relaxed) {}
+        };
+        let (take, taken) = channel();
+        let (held, holds) = (Arc::clone(shared), wants_to_run(&stop));
+        let (holder, begun) = begin_there(
+            true,
+            Box::new(move || {
+                let _held = lock(&held);
+                take.send(()).unwrap();
+                holds();
+            }),
+        );
+        receive("the holder", &begun);
+        receive("its lock", &taken);
+        let mut threads = vec![holder];
+        for _ in 0..3 {
+            let (thread, begun) = begin_there(false, Box::new(wants_to_run(&stop)));
+            receive("a busy thread", &begun);
+            threads.push(thread);
+        }
+        Starved { stop, threads }
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn run_only_when_nobody_else_does() {
+    // SAFETY: all-zero is a valid `sched_param`, of integers; the priority of an idle thread is 0.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `sched_setscheduler` requires a `sched_param` that may be read: `param` outlives the call.
+    let rc = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
+    assert_eq!(rc, 0);
+}
+
+/// A policy may share a lock with its application, and all share that of the allocator.
+#[test]
+fn a_callback_that_waits_for_a_thread_of_the_application_without_a_processor_is_not_convicted() {
+    within(|| {
+        let runtime = runtime();
+        let shared = Arc::new(Mutex::new(()));
+        let starved = Starved::holding(&shared);
+        let (begin, begun) = channel();
+        let policy = Script::new("shares").enqueue(move |host, task| {
+            begin.send(now()).unwrap();
+            drop(lock(&shared));
+            host.insert(task.id(), DsqId::Local, Position::Tail);
+        });
+        let generation = runtime.load(policy).unwrap();
+        let task = runtime.spawn(async {});
+        let begun = receive("the call", &begun);
+        wait_until("five times as long as a conviction takes", || {
+            now() - begun >= 5 * CONVICTED
+        });
+        let info = runtime.exit_info(generation);
+        assert!(info.is_none(), "{}", info.unwrap());
+        assert!(!task.is_finished());
+        drop(starved);
+        wait_for("the task", task).unwrap();
+        assert_eq!(runtime.metrics().convictions, 0);
     });
 }
 

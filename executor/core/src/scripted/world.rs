@@ -17,7 +17,7 @@ use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, Work
 
 use crate::core::{Core, CoreConfig, Scope};
 use crate::hosting::LoadedPolicy;
-use crate::machine::{Machine, PanicNote};
+use crate::machine::{Machine, OsThread, PanicNote, ThreadState};
 use crate::seat::SeatId;
 use crate::task::JoinHandle;
 use crate::watchdog::{Finding, Next, PERIOD_NS, Watchdog};
@@ -39,7 +39,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Thread {
     pub(crate) processor_time: Option<u64>,
-    pub(crate) is_blocked: Option<bool>,
+    pub(crate) state: Option<ThreadState>,
 }
 
 impl Thread {
@@ -49,11 +49,13 @@ impl Thread {
 }
 
 type OnUnpark = Box<dyn Fn(SeatId) + Send + Sync>;
+type OnAsked = Box<dyn Fn(OsThread) + Send + Sync>;
 
 /// See the [module](self).
 #[derive(Default)]
 pub(crate) struct Scripted {
     now: AtomicU64,
+    /// By seat; what has a higher number sits in none.
     threads: Mutex<HashMap<usize, Thread>>,
     work_began: AtomicUsize,
     pub(crate) stolen: AtomicU64,
@@ -62,6 +64,7 @@ pub(crate) struct Scripted {
     /// Seats that were unparked since they parked.
     unparked: Mutex<HashSet<usize>>,
     on_unpark: Mutex<Option<Arc<OnUnpark>>>,
+    on_asked: Mutex<Option<Arc<OnAsked>>>,
 }
 
 impl Machine for Scripted {
@@ -105,16 +108,32 @@ impl Machine for Scripted {
         }
     }
 
-    fn processor_time(&self, seat: SeatId) -> Option<u64> {
-        self.thread(seat).processor_time
+    fn thread_in(&self, seat: SeatId) -> Option<OsThread> {
+        Some(OsThread(seat.index() as u32))
+    }
+
+    fn threads(&self) -> Vec<OsThread> {
+        lock(&self.threads)
+            .keys()
+            .map(|index| OsThread(*index as u32))
+            .collect()
+    }
+
+    fn processor_time(&self, thread: OsThread) -> Option<u64> {
+        self.thread(thread).processor_time
     }
 
     fn stolen_time(&self) -> u64 {
         self.stolen.load(Ordering::Relaxed)
     }
 
-    fn is_blocked(&self, seat: SeatId) -> Option<bool> {
-        self.thread(seat).is_blocked
+    fn thread_state(&self, thread: OsThread) -> Option<ThreadState> {
+        let state = self.thread(thread).state;
+        let hook = lock(&self.on_asked).clone();
+        if let Some(hook) = hook {
+            hook(thread);
+        }
+        state
     }
 
     fn take_panic_note(&self) -> Option<PanicNote> {
@@ -130,9 +149,9 @@ impl Machine for Scripted {
 }
 
 impl Scripted {
-    fn thread(&self, seat: SeatId) -> Thread {
+    fn thread(&self, thread: OsThread) -> Thread {
         lock(&self.threads)
-            .get(&seat.index())
+            .get(&(thread.0 as usize))
             .copied()
             .unwrap_or_default()
     }
@@ -280,6 +299,11 @@ impl World {
     /// Happens inside [`Machine::unpark`]: a thread that goes to work at once.
     pub(crate) fn on_unpark(self, hook: impl Fn(SeatId) + Send + Sync + 'static) {
         *lock(&self.core.machine.on_unpark) = Some(Arc::new(Box::new(hook)));
+    }
+
+    /// Happens inside [`Machine::thread_state`], after the machine has looked.
+    pub(crate) fn on_asked(self, hook: impl Fn(OsThread) + Send + Sync + 'static) {
+        *lock(&self.core.machine.on_asked) = Some(Arc::new(Box::new(hook)));
     }
 
     /// One pass of the worker in this seat. If it is parked, the park ends first: by an unpark, or its time is up.

@@ -10,6 +10,7 @@
 //! | `alive.rs` | how much time has passed for the process, as opposed to the world |
 //! | `threads.rs` | what each thread is in, since when; hogs and stuck callbacks |
 //! | `ran.rs` | how long a thread has run inside one call, whatever a hypervisor does |
+//! | `blocked.rs` | whether a call that is blocked waits for somebody who is kept from running |
 //! | `stand_ins.rs` | which worker needs a second thread, and when it does not any more |
 //! | `stall.rs` | whether a late task is the policy's fault |
 //!
@@ -18,6 +19,7 @@
 //! between.
 
 mod alive;
+mod blocked;
 mod ran;
 mod stall;
 mod stand_ins;

@@ -11,7 +11,7 @@
 //! Rejected: more time before the conviction, instead of samples. A gap of 20 ms would then still convict, and stuck
 //! workers would be replaced later.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, OsThread};
 use crate::seat::SeatId;
 
 /// Between two looks at a call that goes on; also what one sample adds at most.
@@ -22,6 +22,7 @@ const ANSWERS_WITHIN_NS: u64 = 250_000;
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ran {
+    thread: Option<OsThread>,
     /// The thread's processor clock at the last sample.
     clock: Option<u64>,
     /// The machine's time of the last sample.
@@ -32,8 +33,10 @@ pub(super) struct Ran {
 impl Ran {
     /// A call that is seen for the first time.
     pub(super) fn begin<M: Machine>(machine: &M, seat: SeatId) -> Self {
+        let thread = machine.thread_in(seat);
         Ran {
-            clock: machine.processor_time(seat),
+            thread,
+            clock: clock_of(machine, thread),
             at: machine.now(),
             ns: 0,
         }
@@ -44,11 +47,17 @@ impl Ran {
         self.ns
     }
 
+    /// Whether the clock has moved since the last sample; `false` if the machine has none.
+    pub(super) fn has_moved<M: Machine>(&self, machine: &M) -> bool {
+        let clock = clock_of(machine, self.thread);
+        clock.is_some() && clock != self.clock
+    }
+
     /// Samples. Whether the clock has moved; `false` if the machine has none.
-    pub(super) fn sample<M: Machine>(&mut self, machine: &M, seat: SeatId) -> bool {
-        let asked = machine.processor_time(seat);
+    pub(super) fn sample<M: Machine>(&mut self, machine: &M) -> bool {
+        let asked = clock_of(machine, self.thread);
         machine.heavy_fence();
-        let answered = machine.processor_time(seat);
+        let answered = clock_of(machine, self.thread);
         let now = machine.now();
         let (ran, unanswered) = match (self.clock, asked, answered) {
             (Some(before), Some(asked), Some(answered)) => {
@@ -65,4 +74,8 @@ impl Ran {
         self.at = now;
         moved
     }
+}
+
+fn clock_of<M: Machine>(machine: &M, thread: Option<OsThread>) -> Option<u64> {
+    machine.processor_time(thread?)
 }

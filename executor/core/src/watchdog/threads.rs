@@ -6,11 +6,11 @@
 //!
 //! **Stuck callbacks.** A callback that has not returned at several ticks may be slow, or its thread may not have been given a
 //! processor, or it may wait for a lock whose holder was not. So it is convicted only when the thread's own processor clock
-//! says that it *ran* for [`RAN_NS`] inside this one callback (`ran.rs`), or when it is blocked in a system call for
-//! [`BLOCKED_NS`], without having run in between, and cannot be waiting for another thread: one that is inside the same policy
-//! and not blocked, or one that has wanted a processor all the while and got none, which may hold a lock of core's queues. A
-//! machine that cannot tell counts as one where the thread ran. What a hypervisor took from the processors meanwhile counts for
-//! nobody.
+//! says that it *ran* for [`RAN_NS`] inside this one callback (`ran.rs`), or when it is blocked in a system call and cannot be
+//! waiting for another thread: one that is inside the same policy and not blocked, or one that was kept from running
+//! (`blocked.rs`). A thread that waits for a page that is not in memory is blocked by the kernel, and that counts only after
+//! [`PAGE_NS`]. A machine that cannot tell counts as one where the thread ran. What a hypervisor took from the processors
+//! meanwhile counts for nobody.
 
 use std::sync::Arc;
 
@@ -19,9 +19,10 @@ use polity_policy::{ExitInfo, ExitKind, TaskId, WorkerId};
 use crate::callback::Callback;
 use crate::core::Core;
 use crate::hosting::Generation;
-use crate::machine::Machine;
+use crate::machine::{Machine, ThreadState};
 use crate::seat::{Place, SeatId};
 use crate::task::slab;
+use crate::watchdog::blocked::Blocked;
 use crate::watchdog::ran::Ran;
 use crate::watchdog::{Finding, Hog};
 
@@ -29,8 +30,8 @@ use crate::watchdog::{Finding, Hog};
 const RAN_NS: u64 = 9_000_000;
 /// How often the time is noted that a hypervisor has taken.
 const STOLEN_EVERY_NS: u64 = 100_000_000;
-/// Time blocked in one call after which it is stuck.
-const BLOCKED_NS: u64 = 20_000_000;
+/// No page takes so long, but that of a disk that is gone.
+const PAGE_NS: u64 = 1_000_000_000;
 /// A call that was seen at the tick before is looked at more closely after this.
 const SUSPICIOUS_NS: u64 = 4_000_000;
 
@@ -67,20 +68,12 @@ impl Seen {
         activity.call.in_flight() == Some(self.call) && activity.task() == self.about
     }
 
-    fn sample_call<M: Machine>(&mut self, core: &Core<M>, seat: SeatId) {
-        if self.ran.sample(&core.machine, seat) {
+    fn sample_call<M: Machine>(&mut self, core: &Core<M>) {
+        if self.ran.sample(&core.machine) {
             // It has run, so this is another wait: perhaps for the same lock, which somebody else was faster to take.
             self.blocked = None;
         }
     }
-}
-
-/// A call that is blocked.
-#[derive(Clone, Debug)]
-struct Blocked {
-    since: u64,
-    /// The processor clocks of all threads when it was first seen blocked.
-    clocks: Vec<Option<u64>>,
 }
 
 /// See the [module](self).
@@ -142,8 +135,8 @@ impl Threads {
                 seen.reported = false;
                 seen.poll_processor = None;
             } else if polls % 2 == 1 && seen.poll_processor.is_none() {
-                let seat = SeatId::new(index as u16);
-                seen.poll_processor = core.machine.processor_time(seat);
+                let thread = core.machine.thread_in(SeatId::new(index as u16));
+                seen.poll_processor = thread.and_then(|thread| core.machine.processor_time(thread));
             }
             seen.in_place = activity.place() == Place::Blocked;
             if seen.in_place {
@@ -160,7 +153,7 @@ impl Threads {
                     seen.ran = Ran::begin(&core.machine, SeatId::new(index as u16));
                 }
             } else if call != 0 && !activity.call.is_revoked(call) {
-                seen.sample_call(core, SeatId::new(index as u16));
+                seen.sample_call(core);
             }
         }
     }
@@ -170,7 +163,7 @@ impl Threads {
         let mut may_be_stuck = false;
         for (index, seen) in self.seen.iter_mut().enumerate() {
             if seen.call != 0 && seen.call_goes_on(core, index) {
-                seen.sample_call(core, SeatId::new(index as u16));
+                seen.sample_call(core);
                 may_be_stuck |= seen.ran.ns() >= RAN_NS;
             }
         }
@@ -276,11 +269,16 @@ impl Threads {
     /// whoever else wants the processors.
     fn ran_or_blocked<M: Machine>(&self, core: &Core<M>, seat: SeatId, of_ns: u64) -> Option<u64> {
         let in_poll_for = self.in_poll_for(seat);
+        let thread = core.machine.thread_in(seat);
         let ran = self.seen[seat.index()]
             .poll_processor
-            .zip(core.machine.processor_time(seat))
+            .zip(thread.and_then(|thread| core.machine.processor_time(thread)))
             .map_or(in_poll_for, |(then, now)| now.saturating_sub(then));
-        let is_its_own = ran >= of_ns / 2 || core.machine.is_blocked(seat) == Some(true);
+        let is_blocked = matches!(
+            state_of(core, seat),
+            Some(ThreadState::Blocked | ThreadState::PageFault)
+        );
+        let is_its_own = ran >= of_ns / 2 || is_blocked;
         is_its_own.then_some(ran)
     }
 
@@ -324,19 +322,23 @@ impl Threads {
                 .saturating_sub(self.stolen_since(core, seen.call_since))
                 >= RAN_NS;
         }
-        if core.machine.is_blocked(seat) != Some(true) || self.somebody_is_inside(core, seat) {
+        let is_blocked = match state_of(core, seat) {
+            Some(ThreadState::Blocked) => true,
+            Some(ThreadState::PageFault) => self.now - seen.call_since >= PAGE_NS,
+            Some(ThreadState::Runnable) | None => false,
+        };
+        if !is_blocked || self.somebody_is_inside(core, seat) {
             self.seen[seat.index()].blocked = None;
             return false;
         }
-        let Some(blocked) = &self.seen[seat.index()].blocked else {
-            let clock = |index| core.machine.processor_time(SeatId::new(index as u16));
-            self.seen[seat.index()].blocked = Some(Blocked {
-                since: self.now,
-                clocks: (0..core.seats_in_use()).map(clock).collect(),
-            });
+        let now = self.now;
+        let seen = &mut self.seen[seat.index()];
+        let Some(blocked) = &mut seen.blocked else {
+            seen.blocked = Some(Blocked::begin(core, seat, now));
             return false;
         };
-        self.now - blocked.since >= BLOCKED_NS && !self.somebody_has_not_run(core, seat, blocked)
+        // Last of all whether it has been woken meanwhile.
+        blocked.goes_on(core, seat, now) && !seen.ran.has_moved(&core.machine)
     }
 
     /// How much a hypervisor has taken since then, at most.
@@ -346,39 +348,22 @@ impl Threads {
         core.machine.stolen_time().saturating_sub(before)
     }
 
-    /// Whether another thread that is not blocked is inside the same policy: its lock may be what this one waits for.
+    /// Whether another thread that is not blocked is inside the same policy: its lock may be what this one waits for. Also one
+    /// that seems parked: it announces itself before it looks once more, and before it hands out what the driver has for it.
     fn somebody_is_inside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> bool {
         let follows = core.seat(seat).activity.follows();
-        self.beside(core, seat).any(|other| {
+        let others = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
+        let mut others = others.filter(|other| {
+            *other != seat && !core.is_vacant(*other) && !core.is_convicted(*other)
+        });
+        others.any(|other| {
             let activity = &core.seat(other).activity;
             let inside = activity.call.in_flight().is_some() && activity.follows() == follows;
-            inside && core.machine.is_blocked(other) == Some(false)
-        })
-    }
-
-    /// Whether another thread has wanted a processor ever since this one is blocked, and has not had one: it may hold the lock
-    /// of a queue. Core holds those for less than a microsecond, so whoever has run since has let go of what it held then.
-    fn somebody_has_not_run<M: Machine>(
-        &self,
-        core: &Core<M>,
-        seat: SeatId,
-        blocked: &Blocked,
-    ) -> bool {
-        self.beside(core, seat).any(|other| {
-            let then = blocked.clocks.get(other.index()).copied().flatten();
-            // Who sat down since cannot be whom it waits for.
-            then.is_some()
-                && core.machine.processor_time(other) == then
-                && core.machine.is_blocked(other) == Some(false)
-        })
-    }
-
-    /// The other threads that might hold a lock. Also those that seem parked: one that looks once more before it sleeps, or hands
-    /// out what the driver has for it, has announced itself too.
-    fn beside<M: Machine>(&self, core: &Core<M>, seat: SeatId) -> impl Iterator<Item = SeatId> {
-        let others = (0..core.seats_in_use()).map(|index| SeatId::new(index as u16));
-        others.filter(move |other| {
-            *other != seat && !core.is_vacant(*other) && !core.is_convicted(*other)
+            inside
+                && matches!(
+                    state_of(core, other),
+                    Some(ThreadState::Runnable | ThreadState::PageFault)
+                )
         })
     }
 
@@ -395,9 +380,10 @@ impl Threads {
         };
         let worker = core.seat(seat).home();
         let for_ms = (self.now - self.seen[seat.index()].call_since) / 1_000_000;
-        let how = match core.machine.is_blocked(seat) {
-            Some(true) => "blocked in a system call",
-            _ => "running",
+        let how = match state_of(core, seat) {
+            Some(ThreadState::Blocked) => "blocked in a system call",
+            Some(ThreadState::PageFault) => "waiting for a page that is not in memory",
+            Some(ThreadState::Runnable) | None => "running",
         };
         let message =
             format!("{callback} on worker {worker} has not returned for {for_ms} ms, {how}");
@@ -407,4 +393,8 @@ impl Threads {
         info.task = activity.task();
         info
     }
+}
+
+fn state_of<M: Machine>(core: &Core<M>, seat: SeatId) -> Option<ThreadState> {
+    core.machine.thread_state(core.machine.thread_in(seat)?)
 }

@@ -5,57 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use polity_policy::{Attributes, DsqId, ExitKind, Position, WorkerId, WorkerMask};
 
+use super::support::{FIRST, LONG, blocked, in_enqueue, on_a_processor, stuck};
 use crate::core::Cause;
-use crate::hosting::LoadedPolicy;
 use crate::scripted::world::{MS, Script, TICK, Thread, World, exit_of};
 use crate::seat::{Place, SeatId};
 use crate::watchdog::{Finding, Next, Others};
 use crate::worker::Pass;
-
-// Tags of tasks in whose `enqueue` something happens. The policies of these tests forget all tasks.
-const LONG: u64 = 1;
-const BESIDE: u64 = 2;
-
-fn on_a_processor(ran_ns: u64) -> Thread {
-    Thread {
-        processor_time: Some(ran_ns),
-        is_blocked: Some(false),
-    }
-}
-
-fn blocked() -> Thread {
-    Thread {
-        processor_time: Some(0),
-        is_blocked: Some(true),
-    }
-}
-
-/// Loads a policy whose `enqueue` of a task tagged [`LONG`] is `body`, and passes with worker 0, which offers one.
-fn in_enqueue(world: World, body: impl Fn() + Send + Sync + 'static) -> (LoadedPolicy, Pass) {
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&calls);
-    let policy = world.load(Script::new().enqueue(move |_, task| {
-        if task.tag() == LONG {
-            counted.fetch_add(1, Ordering::Relaxed);
-            body();
-        }
-    }));
-    drop(world.spawn(LONG, async {}));
-    let pass = world.pass(0);
-    assert_eq!(calls.load(Ordering::Relaxed), 1);
-    (policy, pass)
-}
-
-fn stuck(findings: &[Finding]) -> Vec<(SeatId, WorkerId)> {
-    let stuck = findings.iter().filter_map(|finding| match finding {
-        Finding::Stuck { seat, worker } => Some((*seat, *worker)),
-        _ => None,
-    });
-    stuck.collect()
-}
-
-const FIRST: (SeatId, WorkerId) = (SeatId::new(0), WorkerId::new(0));
-const SECOND: (SeatId, WorkerId) = (SeatId::new(1), WorkerId::new(1));
 
 #[test]
 fn a_call_is_convicted_when_its_thread_has_run_for_nine_milliseconds_in_it() {
@@ -261,23 +216,6 @@ fn a_closer_look_does_not_say_that_there_are_spares_again() {
     assert_eq!(world.core.metrics().spares_exhausted, 1);
 }
 
-/// Somebody else was faster to take the lock.
-#[test]
-fn a_thread_that_was_woken_and_is_blocked_again_has_not_been_blocked_all_the_time() {
-    let world = World::new(1);
-    let (policy, _) = in_enqueue(world, move || {
-        for ran_ns in 0..20 {
-            let woken = Thread {
-                processor_time: Some(ran_ns),
-                is_blocked: Some(true),
-            };
-            world.set_thread(0, woken);
-            assert_eq!(stuck(&world.tick_for(15 * MS)), []);
-        }
-    });
-    assert!(policy.exit_info().is_none());
-}
-
 /// It waits for whoever prints a backtrace.
 #[test]
 fn a_thread_that_makes_the_report_of_a_wrong_call_is_not_stuck() {
@@ -323,114 +261,6 @@ fn where_the_machine_cannot_tell_a_call_is_convicted_after_nine_milliseconds() {
     });
     assert_eq!(pass, Pass::Revoked);
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
-}
-
-#[test]
-fn a_thread_that_is_blocked_for_twenty_milliseconds_is_convicted() {
-    let world = World::new(1);
-    world.set_thread(0, blocked());
-    let (policy, _) = in_enqueue(world, move || {
-        // Seen; seen again and found blocked; 15 ms later not long enough.
-        assert_eq!(stuck(&world.tick_for(2 * TICK)), []);
-        assert_eq!(stuck(&world.tick_for(15 * MS)), []);
-        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
-    });
-    assert_eq!(
-        exit_of(&policy).message,
-        "enqueue on worker 0 has not returned for 25 ms, blocked in a system call"
-    );
-}
-
-#[test]
-fn a_thread_that_was_seen_running_in_between_was_not_blocked_all_the_time() {
-    let world = World::new(1);
-    world.set_thread(0, blocked());
-    let (policy, _) = in_enqueue(world, move || {
-        for _ in 0..10 {
-            world.set_thread(0, blocked());
-            assert_eq!(stuck(&world.tick_for(15 * MS)), []);
-            world.set_thread(0, on_a_processor(0));
-            assert_eq!(stuck(&world.tick_for(TICK)), []);
-        }
-    });
-    assert!(policy.exit_info().is_none());
-}
-
-/// It may hold the lock that the blocked one waits for, and not have got a processor.
-#[test]
-fn a_blocked_thread_is_not_convicted_while_another_runs_in_the_same_policy() {
-    let world = World::new(2);
-    let (beside, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&done);
-    let policy = world.load(Script::new().enqueue(move |_, task| match task.tag() {
-        LONG => {
-            drop(world.spawn(BESIDE, async {}));
-            world.pass(1);
-        }
-        BESIDE => {
-            beside.fetch_add(1, Ordering::Relaxed);
-            world.set_thread(0, blocked());
-            world.set_thread(1, on_a_processor(0));
-            assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
-            // Nobody is left whom they could wait for.
-            world.set_thread(1, blocked());
-            assert_eq!(stuck(&world.tick_for(4 * TICK)), []);
-            assert_eq!(stuck(&world.tick_for(TICK)), [FIRST, SECOND]);
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-        _ => {}
-    }));
-    drop(world.spawn(LONG, async {}));
-    assert_eq!(world.pass(0), Pass::Revoked);
-    assert_eq!(done.load(Ordering::Relaxed), 1);
-    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
-    assert_eq!(world.core.metrics().convictions, 2);
-}
-
-/// It may hold the lock of a queue that the blocked one waits for.
-#[test]
-fn a_blocked_thread_is_not_convicted_while_another_wants_a_processor_and_gets_none() {
-    let world = World::new(2);
-    world.set_thread(0, blocked());
-    world.set_thread(1, on_a_processor(MS));
-    let (policy, _) = in_enqueue(world, move || {
-        assert!(!world.is_parked(1));
-        assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
-        // What it held it has let go.
-        world.set_thread(1, on_a_processor(MS + 1));
-        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
-    });
-    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
-}
-
-/// It announces its park before it looks once more, and that asks the policy too.
-#[test]
-fn a_blocked_thread_is_not_convicted_while_another_one_is_inside_the_policy_before_it_parks() {
-    let world = World::new(2);
-    world.set_thread(0, blocked());
-    world.set_thread(1, on_a_processor(MS));
-    let rounds = Arc::new(AtomicUsize::new(0));
-    let policy = Script::new()
-        .enqueue(move |_, task| {
-            if task.tag() == LONG {
-                // It waits for a lock that worker 1 has.
-                world.pass(1);
-            }
-        })
-        .dispatch(move |_, worker| {
-            // The second round comes after the announcement.
-            if worker.index() == 1 && rounds.fetch_add(1, Ordering::Relaxed) == 1 {
-                for ran_ns in 1..10 {
-                    world.set_thread(1, on_a_processor(ran_ns * MS));
-                    assert_eq!(stuck(&world.tick_for(TICK)), []);
-                }
-            }
-        });
-    let policy = world.load(policy);
-    drop(world.spawn(LONG, async {}));
-    world.pass(0);
-    assert!(world.is_parked(1));
-    assert!(policy.exit_info().is_none());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use polity_policy::{Attributes, WorkerId};
 
+use crate::machine::ThreadState;
 use crate::scripted::world::{HOG_AFTER, MS, TICK, Thread, World};
 use crate::watchdog::{Finding, Hog};
 
@@ -55,7 +56,7 @@ fn a_poll_whose_thread_was_kept_from_running_is_no_hog_until_it_has_run_for_half
     let ran = move |processor_time| {
         let thread = Thread {
             processor_time: Some(processor_time),
-            is_blocked: Some(false),
+            state: Some(ThreadState::Runnable),
         };
         world.set_thread(0, thread);
     };

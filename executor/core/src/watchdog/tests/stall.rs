@@ -12,6 +12,7 @@ use polity_policy::{Attributes, DsqId, ExitKind, Position, TaskId};
 
 use crate::core::Cause;
 use crate::hosting::LoadedPolicy;
+use crate::machine::ThreadState;
 use crate::scripted::world::{
     LATE_AFTER, MS, STALL_AFTER, Script, TICK, Thread, World, exit_of, lock, only,
 };
@@ -566,7 +567,7 @@ fn while_a_thread_lingers_in_dispatch_a_task_has_twice_the_time() {
         1,
         Thread {
             processor_time: Some(0),
-            is_blocked: Some(false),
+            state: Some(ThreadState::Runnable),
         },
     );
     let held = world.spawn(FORGET, async {});
