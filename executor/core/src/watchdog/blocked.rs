@@ -6,16 +6,21 @@
 //! an alibi from everybody:
 //!
 //! 1. The thread has not run since, else it has been woken, and waits for something else now.
-//! 2. Each other thread of the process is blocked itself, or has run for [`LETS_GO_NS`] since. Such locks are held for
-//!    microseconds, so who has run for that long has let go of what it held; and what was let go and taken again by somebody
-//!    else has woken the thread, see 1. Who waits for a page that is not in memory has no alibi: it holds what it holds.
-//! 3. Both for [`WINDOW_NS`], twice in a row. Whoever holds the lock may itself have come to wait for another one, which somebody
-//!    took after its alibi. It must happen at the end of both windows to convict wrongly.
+//! 2. Each other thread of the process is blocked itself, or has run since. Such locks are held for microseconds, so who has run has
+//!    let go of what it held; and what was let go and taken again by somebody else has woken the thread, see 1. Who waits for a
+//!    page that is not in memory has not run.
+//! 3. Both for [`WINDOW_NS`], twice in a row: a short run is a weak alibi. It may have ended before the lock was let go, as when it
+//!    was almost over when the window began; it may have been no run, since a thread's processor clock goes on while a
+//!    hypervisor has the processor (`ran.rs`); or it led to a wait for another lock, which somebody took after *his* alibi. Each of
+//!    these has to happen twice, at the right moments, to convict wrongly.
+//! 4. After [`PATIENCE_NS`] without a run nobody is asked any more: a thread of the idle class, or one that a debugger holds, may
+//!    not run for as long as it likes.
 //!
 //! So an idle machine convicts after two windows, and one with too much to do after everybody has had two turns.
 //!
-//! A thread's processor clock goes on while a hypervisor has its processor (`ran.rs`), so a sample adds [`CLOSE_NS`] at
-//! most, and one such gap is no alibi.
+//! Rejected: so much time on a processor, or three turns, instead of a run. On a machine with eight busy threads to each processor
+//! that took seconds, and longer for threads that yield their turn at once, as workers do that wait for another one inside the
+//! policy.
 //!
 //! Rejected: to ask only those who work for the runtime. Control, while it sweeps, and any thread that allocates hold locks that
 //! callbacks wait for, and a policy may share one with its application.
@@ -23,18 +28,19 @@
 use crate::core::Core;
 use crate::machine::{Machine, OsThread, ThreadState};
 use crate::seat::SeatId;
-use crate::watchdog::ran::CLOSE_NS;
 
 /// How long the rule must hold, twice.
 const WINDOW_NS: u64 = 10_000_000;
-/// What a thread runs until it has surely let go of a lock that is not held on purpose: more than one sample can add.
-const LETS_GO_NS: u64 = 3_000_000;
+/// For how long a blocked call is given the benefit of the doubt.
+const PATIENCE_NS: u64 = 2_000_000_000;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub(super) struct Blocked {
-    /// When this window began, in alive time.
+    /// When it was first seen so, in alive time.
     since: u64,
+    /// When this window began.
+    window: u64,
     /// The rule has held for a window before this one.
     second: bool,
     others: Vec<Other>,
@@ -43,9 +49,8 @@ pub(super) struct Blocked {
 #[derive(Clone, Debug)]
 struct Other {
     thread: OsThread,
-    /// Its processor clock at the last sample.
+    /// Its processor clock when this window began.
     clock: Option<u64>,
-    ran_ns: u64,
 }
 
 impl Blocked {
@@ -63,10 +68,10 @@ impl Blocked {
         let other = |thread| Other {
             thread,
             clock: core.machine.processor_time(thread),
-            ran_ns: 0,
         };
         Blocked {
             since: now,
+            window: now,
             second: false,
             others: others.into_iter().map(other).collect(),
         }
@@ -74,41 +79,34 @@ impl Blocked {
 
     /// A tick sees it blocked again, and its thread has not run in between. Whether it is stuck.
     pub(super) fn goes_on<M: Machine>(&mut self, core: &Core<M>, seat: SeatId, now: u64) -> bool {
-        for other in &mut self.others {
-            other.sample(&core.machine);
+        if now - self.since >= PATIENCE_NS {
+            return true;
         }
-        if now - self.since < WINDOW_NS || self.somebody_has_no_alibi(&core.machine) {
+        let has_alibi = |other: &Other| other.has_alibi(&core.machine);
+        if now - self.window < WINDOW_NS || !self.others.iter().all(has_alibi) {
             return false;
         }
         if self.second {
             return true;
         }
         *self = Blocked {
+            since: self.since,
             second: true,
             ..Blocked::begin(core, seat, now)
         };
         false
     }
-
-    fn somebody_has_no_alibi<M: Machine>(&self, machine: &M) -> bool {
-        let mut short = self.others.iter().filter(|other| other.ran_ns < LETS_GO_NS);
-        short.any(|other| {
-            matches!(
-                machine.thread_state(other.thread),
-                Some(ThreadState::Runnable | ThreadState::PageFault)
-            )
-        })
-    }
 }
 
 impl Other {
-    fn sample<M: Machine>(&mut self, machine: &M) {
+    /// Also if it has ended, or the machine cannot tell.
+    fn has_alibi<M: Machine>(&self, machine: &M) -> bool {
         let clock = machine.processor_time(self.thread);
-        self.ran_ns += match (self.clock, clock) {
-            (Some(before), Some(now)) if now >= before => (now - before).min(CLOSE_NS),
-            // It has ended, perhaps with its number given to another one since; or the machine cannot tell.
-            _ => LETS_GO_NS,
-        };
-        self.clock = clock;
+        clock.is_none()
+            || clock != self.clock
+            || !matches!(
+                machine.thread_state(self.thread),
+                Some(ThreadState::Runnable | ThreadState::PageFault)
+            )
     }
 }

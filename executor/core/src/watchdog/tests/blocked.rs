@@ -129,9 +129,8 @@ fn a_blocked_thread_is_not_convicted_while_another_one_is_inside_the_policy_befo
     assert!(policy.exit_info().is_none());
 }
 
-/// Whoever runs without pause has its alibi at the third sample of each window.
 #[test]
-fn a_blocked_thread_is_convicted_beside_one_that_runs_all_the_time() {
+fn a_blocked_thread_is_convicted_as_soon_beside_one_that_runs_all_the_time() {
     let world = World::new(2);
     world.set_thread(0, blocked());
     world.set_thread(1, on_a_processor(MS));
@@ -150,10 +149,11 @@ fn not_convicted_while_another_wants_a_processor(another: usize) {
     world.set_thread(another, on_a_processor(MS));
     let (policy, _) = in_enqueue(world, move || {
         assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
-        // What it held at the beginning of the first window it has let go, and of the second.
-        assert_eq!(stuck(&world.tick_while_running(another, 2 * TICK)), []);
+        // Perhaps not for long enough to let go of it, or not at all: a hypervisor had the processor.
+        world.set_thread(another, on_a_processor(8 * MS));
         assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
-        assert_eq!(stuck(&world.tick_while_running(another, 2 * TICK)), [FIRST]);
+        world.set_thread(another, on_a_processor(8 * MS + 1));
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
     });
     assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
@@ -168,23 +168,20 @@ fn a_blocked_thread_is_not_convicted_while_a_thread_of_the_application_wants_a_p
     not_convicted_while_another_wants_a_processor(BESIDE_ALL);
 }
 
-/// A hypervisor had its processor, and then the kernel gave that to somebody else.
+/// It may be of the idle class, or in the hands of a debugger.
 #[test]
-fn a_gap_in_which_a_clock_went_on_is_no_alibi() {
+fn a_blocked_thread_is_convicted_after_two_seconds_whoever_gets_no_processor() {
     let world = World::new(1);
     world.set_thread(0, blocked());
     world.set_thread(BESIDE_ALL, on_a_processor(0));
     let (policy, _) = in_enqueue(world, move || {
-        world.tick_for(2 * TICK);
-        // One gap in each window: the first ends with the one sample that counts beside.
-        world.set_thread(BESIDE_ALL, on_a_processor(20 * MS));
-        assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
-        world.set_thread(BESIDE_ALL, on_a_processor(21 * MS));
-        world.tick_for(100 * TICK);
-        world.set_thread(BESIDE_ALL, on_a_processor(41 * MS));
-        assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
+        assert_eq!(stuck(&world.tick_for(200 * TICK)), []);
+        // Once is not enough, and does not begin it anew either.
+        world.set_thread(BESIDE_ALL, on_a_processor(1));
+        assert_eq!(stuck(&world.tick_for(201 * TICK)), []);
+        assert_eq!(stuck(&world.tick_for(TICK)), [FIRST]);
     });
-    assert!(policy.exit_info().is_none());
+    assert_eq!(exit_of(&policy).kind, ExitKind::StuckCallback);
 }
 
 /// The holder of its lock has come to wait for a lock that somebody took after its alibi, and then lost its processor.
