@@ -1,10 +1,11 @@
 //! What a policy may say to the runtime, and ask of it.
 
+use std::any::TypeId;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{DsqId, Position, Slice, TaskId, TaskView, WorkerId};
+use crate::{DsqId, Notifier, Position, Slice, TaskId, TaskView, WorkerId};
 
 /// Why a DSQ could not be created or destroyed.
 ///
@@ -96,6 +97,13 @@ pub trait HostApi {
     fn error(&self, message: &str);
     /// See [`Host::exit`].
     fn exit(&self, code: u64, message: &str);
+
+    /// This is what the default of a notifier of the policy type `by` does, and all it does. A machine that has loaded a policy of
+    /// that very type need not call it again. For another type it says nothing: a policy may hold others and pass on to them
+    /// what it is told.
+    fn not_written(&self, notifier: Notifier, by: TypeId) {
+        let _ = (notifier, by);
+    }
 }
 
 /// What a policy may talk to. Lives as long as the callback that got it, and cannot leave its thread.
@@ -123,6 +131,12 @@ impl<'a> Host<'a> {
     #[inline]
     pub const fn new(api: &'a dyn HostApi) -> Self {
         Host { api }
+    }
+
+    /// See [`HostApi::not_written`].
+    #[inline]
+    pub(crate) fn not_written<P: ?Sized + 'static>(&self, notifier: Notifier) {
+        self.api.not_written(notifier, TypeId::of::<P>());
     }
 
     /// Puts `task` into `dsq`.

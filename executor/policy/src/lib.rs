@@ -49,6 +49,8 @@
 //! is done, or dropped   exit_task          the last call about it; what was kept for it is dropped
 //! ```
 //!
+//! What a policy does not write costs nothing: once it is known that a notifier is the default one, it is not called.
+//!
 //! # Queues
 //!
 //! | DSQ | who empties it | order |
@@ -75,6 +77,7 @@ mod exit;
 pub mod fake;
 mod host;
 mod ids;
+mod notifier;
 mod policy;
 mod slice;
 mod task;
@@ -85,6 +88,7 @@ pub use boxed::{BoxPolicy, BoxTask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
+pub use notifier::Notifier;
 pub use policy::{Accounting, DequeueReason, InitError, Policy, Stopped};
 pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};

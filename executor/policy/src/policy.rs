@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::{ExitInfo, Host, Slice, TaskView, Wakes, WorkerId};
+use crate::{ExitInfo, Host, Notifier, Slice, TaskView, Wakes, WorkerId};
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
 ///
@@ -338,7 +338,9 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(mine.alive.into_inner(), 0);
     /// ```
     #[inline]
-    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
+    fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        host.not_written::<Self>(Notifier::ExitTask);
+    }
 
     /// Where a woken or new task might run: a hint, which becomes the meaning of
     /// [`DsqId::Local`](crate::DsqId::Local). A worker that the task's affinity forbids is replaced by one that it
@@ -467,9 +469,13 @@ pub trait Policy: Send + Sync + 'static {
     /// # assert_eq!(mine.runnable.into_inner(), 1);
     /// ```
     #[inline]
-    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
+    fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        host.not_written::<Self>(Notifier::Runnable);
+    }
 
     /// The task is about to be polled on this worker. Pairs with `stopping`, inside runnable and quiescent.
+    ///
+    /// As with every [`Notifier`], the default does nothing, and is called only until core knows that it is the default.
     ///
     /// ```
     /// # use polity_policy::*;
@@ -485,7 +491,9 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.running(&fake.host(), &fake.task(1).view());
     /// ```
     #[inline]
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
+    fn running(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        host.not_written::<Self>(Notifier::Running);
+    }
 
     /// The poll is over; `stopped` says what the task does next, [`TaskView::ran`] how long it took, if
     /// [`accounting`](Policy::accounting) asked for that.
@@ -506,7 +514,9 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.stopping(&fake.host(), &fake.task(1).view(), Stopped::Finished);
     /// ```
     #[inline]
-    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, stopped: Stopped) {}
+    fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, stopped: Stopped) {
+        host.not_written::<Self>(Notifier::Stopping);
+    }
 
     /// The weight of a runnable task has been changed, by its handle. `task` shows the new one; several changes may
     /// have merged into one call. For policies that keep something per task that follows from the weight; whoever reads
@@ -573,7 +583,9 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.quiescent(&fake.host(), &fake.task(1).view());
     /// ```
     #[inline]
-    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {}
+    fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        host.not_written::<Self>(Notifier::Quiescent);
+    }
 
     /// The time has come that was set with [`Host::kick_at`] for `worker`, which makes this call between two polls; it
     /// passes through its cycle afterwards. Set the next one here for a timer that repeats.

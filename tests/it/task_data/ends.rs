@@ -204,3 +204,43 @@ fn values_whose_drops_panic_at_the_end_of_a_generation_cost_nobody_anything() {
         assert_eq!(drops.load(Ordering::SeqCst), 50);
     });
 }
+
+/// Writes nothing but what it keeps.
+struct Keeps(Arc<AtomicUsize>);
+
+/// Counts when it is dropped.
+#[derive(Default)]
+struct Kept(Option<Arc<AtomicUsize>>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(dropped) = &self.0 {
+            dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Policy for Keeps {
+    type Task = Kept;
+
+    fn name(&self) -> &str {
+        "keeps"
+    }
+
+    fn init_task(&self, _host: &Host<'_>, _task: &TaskView<'_>) -> Result<Kept, InitError> {
+        Ok(Kept(Some(Arc::clone(&self.0))))
+    }
+}
+
+/// The first task says that `exit_task` is not written; the others count on being parted from all the same.
+#[test]
+fn what_is_kept_is_dropped_with_the_task_also_by_a_policy_that_writes_no_notifier() {
+    check(1, |runtime| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        runtime.load(Keeps(Arc::clone(&dropped))).unwrap();
+        for ended in 1..=10 {
+            wait_for("a task", runtime.spawn(async {})).unwrap();
+            wait_until("it is dropped", || dropped.load(Ordering::SeqCst) == ended);
+        }
+    });
+}

@@ -5,17 +5,19 @@
 //! **Order.** `init_task` comes right before the first `runnable` in this generation, `exit_task` after the last `quiescent`.
 //! Once the generation has ended nothing more is said, and what it keeps is dropped with it: see `task/data.rs`.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use polity_policy::{
-    BoxPolicy, EnqueueReason, ExitInfo, Host, InitError, Policy, Stopped, TaskView, WorkerId,
+    BoxPolicy, EnqueueReason, ExitInfo, Host, InitError, Notifier, Policy, Stopped, TaskView,
+    WorkerId,
 };
 
 use crate::callback::Callback;
 use crate::core::Changed;
 use crate::hosting::batch::{Departed, News, Notes, Told};
 use crate::hosting::panic_text;
+use crate::hosting::unwritten::Known;
 use crate::seat::{Activity, Place};
 use crate::task::data::{Keeps, TaskData};
 
@@ -25,6 +27,8 @@ pub(crate) struct Door<'a> {
     pub(crate) activity: &'a Activity,
     /// The generation has ended: nothing more is said.
     pub(crate) ended: &'a dyn Fn() -> bool,
+    /// What need not be called.
+    pub(crate) unwritten: Known,
 }
 
 impl Door<'_> {
@@ -40,6 +44,10 @@ pub(crate) trait Callbacks: Send + Sync {
     fn exit(&self, info: &ExitInfo);
     /// Drops what is kept for tasks. Returns what a panic in it said.
     fn drop_task_data(&mut self) -> Option<String>;
+    /// The type of the policy, inside a box if it is in one.
+    fn kind(&self) -> TypeId;
+    /// Whether something is kept for tasks.
+    fn keeps_values(&self) -> bool;
     /// The policy itself, to be downcast.
     fn policy(&self) -> Arc<dyn Any + Send + Sync>;
     /// `init_task`, `runnable`, `select_worker` and `enqueue` for each task, as far as they are due, until the end of the generation.
@@ -139,6 +147,14 @@ impl<P: Policy> Callbacks for Adapter<P> {
         Some(text)
     }
 
+    fn kind(&self) -> TypeId {
+        (*self.policy()).type_id()
+    }
+
+    fn keeps_values(&self) -> bool {
+        self.data.keeps_values()
+    }
+
     fn policy(&self) -> Arc<dyn Any + Send + Sync> {
         match (&*self.policy as &dyn Any).downcast_ref::<BoxPolicy>() {
             Some(boxed) => boxed.inner(),
@@ -157,7 +173,7 @@ impl<P: Policy> Callbacks for Adapter<P> {
             let Some(view) = self.view(&offered.view) else {
                 return;
             };
-            if offered.news != News::None {
+            if offered.news != News::None && !door.unwritten.lacks(Notifier::Runnable) {
                 door.enter(Callback::Runnable);
                 policy.runnable(host, &view);
                 if (door.ended)() {
@@ -225,12 +241,16 @@ impl<P: Policy> Callbacks for Adapter<P> {
         let Some(view) = self.view(task) else {
             return;
         };
-        self.policy.stopping(door.host, &view, stopped);
+        if !door.unwritten.lacks(Notifier::Stopping) {
+            self.policy.stopping(door.host, &view, stopped);
+        }
         if stopped == Stopped::StillRunnable || (door.ended)() {
             return;
         }
-        door.enter(Callback::Quiescent);
-        self.policy.quiescent(door.host, &view);
+        if !door.unwritten.lacks(Notifier::Quiescent) {
+            door.enter(Callback::Quiescent);
+            self.policy.quiescent(door.host, &view);
+        }
         if stopped == Stopped::Finished && !(door.ended)() {
             self.part(door, task);
         }

@@ -57,6 +57,7 @@ impl<M: Machine> HostCall<'_, M> {
             host: &Host::new(self),
             activity,
             ended: &|| self.generation.has_ended(),
+            unwritten: self.generation.unwritten.known(),
         };
         let mut panicked = false;
         let result = catch_unwind(AssertUnwindSafe(|| {

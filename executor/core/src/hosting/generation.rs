@@ -9,6 +9,7 @@ use crate::hosting::adapter::Callbacks;
 use crate::hosting::census::Census;
 use crate::hosting::early::EarlyVtimes;
 use crate::hosting::timers::Timers;
+use crate::hosting::unwritten::Unwritten;
 use crate::queue::DsqTable;
 
 /// See the [module](self). Kept alive by the current slot, by workers that have it cached, and by control.
@@ -27,6 +28,7 @@ pub(crate) struct Generation {
     /// How long a task may wait in its hands.
     pub(crate) stall_after_ns: u64,
     pub(crate) wakes: Wakes,
+    pub(crate) unwritten: Unwritten,
     swept: Mutex<Swept>,
     /// The exit info with its dump.
     complete: OnceLock<Arc<ExitInfo>>,
@@ -55,6 +57,7 @@ impl Generation {
             tag,
             name,
             slice,
+            unwritten: Unwritten::new(callbacks.kind(), callbacks.keeps_values()),
             callbacks,
             dsqs: DsqTable::new(),
             early_vtimes: EarlyVtimes::default(),

@@ -3,13 +3,14 @@
 //! **Invariant.** A wrong value never reaches a queue: it ends the policy with a message that names the callback and the
 //! value, and the task concerned stays where it was.
 
+use std::any::TypeId;
 use std::backtrace::Backtrace;
 use std::sync::Arc;
 use std::time::Duration;
 
 use polity_policy::{
-    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Position, Slice,
-    TaskId, TaskView, WorkerId,
+    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Notifier, Position,
+    Slice, TaskId, TaskView, WorkerId,
 };
 
 use crate::callback::Callback;
@@ -553,6 +554,10 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
 
     fn exit(&self, code: u64, message: &str) {
         self.end(ExitKind::PolicyExit, code, message);
+    }
+
+    fn not_written(&self, notifier: Notifier, by: TypeId) {
+        self.generation.unwritten.note(notifier, by);
     }
 }
 

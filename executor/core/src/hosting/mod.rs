@@ -10,6 +10,7 @@
 //! | `early.rs` | the vtimes of claims on tasks that are still being offered |
 //! | `census.rs` | how many tasks it has, by age |
 //! | `timers.rs` | when it wants to be called |
+//! | `unwritten.rs` | which notifiers it does without |
 //! | `call.rs` | the only door to a policy |
 //! | `adapter.rs` | a policy whose type is forgotten, with what it keeps for each task |
 //! | `host.rs` | what a policy may say, each value checked |
@@ -25,6 +26,7 @@ pub(crate) mod host;
 pub(crate) mod init_host;
 pub(crate) mod published;
 pub(crate) mod timers;
+pub(crate) mod unwritten;
 
 use std::any::Any;
 use std::fmt;

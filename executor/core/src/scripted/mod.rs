@@ -4,5 +4,6 @@ mod accounting;
 mod custom;
 mod kicks;
 mod pace;
+mod unwritten;
 mod vtimes;
 pub(crate) mod world;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::Duration;
 
-use polity_policy::{Accounting, DequeueReason, EnqueueReason, Slice, Stopped};
+use polity_policy::{Accounting, DequeueReason, EnqueueReason, Notifier, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -234,9 +234,11 @@ impl<M: Machine> Worker<M> {
 
     fn run_told(&mut self, generation: &Arc<Generation>, mut token: Token, seen: Seen) {
         let header = token.header();
-        let mut view = header.view();
+        let unwritten = generation.unwritten.known();
         // What the policy answers does not matter here; one that has ended is not told more.
-        if self.host_call(generation).tell_running(&view) == Verdict::Revoked {
+        if !unwritten.lacks(Notifier::Running)
+            && self.host_call(generation).tell_running(&header.view()) == Verdict::Revoked
+        {
             return self.forfeit();
         }
         let said = self.notes.slice.take();
@@ -251,7 +253,6 @@ impl<M: Machine> Worker<M> {
         let done = self.poll(&mut token);
         let ran = self.ran(accounting, began);
         let goes_on = has_slices && self.end_slice(accounting);
-        view = header.view().with_ran(ran);
         let stopped = match done {
             true => Stopped::Finished,
             false if self.local.self_woken.get() || header.lifecycle.woken_since(seen) => {
@@ -259,8 +260,11 @@ impl<M: Machine> Worker<M> {
             }
             false => Stopped::Waiting,
         };
-        if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
-            return self.forfeit();
+        if unwritten.wants(stopped) {
+            let view = header.view().with_ran(ran);
+            if self.host_call(generation).tell_stopped(&view, stopped) == Verdict::Revoked {
+                return self.forfeit();
+            }
         }
         match stopped {
             Stopped::StillRunnable => {}
