@@ -62,6 +62,14 @@ mod hosting {
     pub(crate) mod published;
 }
 
+#[cfg(polity_loom)]
+mod queue {
+    //! Under loom only the ring, for the same reason.
+    pub(crate) mod ring;
+    #[cfg(test)]
+    mod ring_tests;
+}
+
 #[cfg(all(test, polity_loom))]
 mod model {
     //! `RUSTFLAGS="--cfg polity_loom" cargo test -p polity-core --release --lib loom` runs all models.

@@ -1,6 +1,6 @@
 //! std or loom: nothing else in the protocols names either.
 //!
-//! The header slab and the queues stay on std in both builds: loom cannot model a process-wide static or
+//! The header slab and the queues, but for the ring, stay on std in both builds: loom cannot model a process-wide static or
 //! crossbeam's deque, and the models put stand-ins in their place.
 
 #[cfg(not(polity_loom))]

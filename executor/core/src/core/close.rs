@@ -6,7 +6,6 @@
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_deque::Steal;
 use polity_policy::ExitKind;
 
 use crate::core::{CLOSING, Core, OPEN, OVER};
@@ -130,15 +129,7 @@ impl<M: Machine> Core<M> {
             let held = [&seat.lifo, &seat.prev];
             held.iter()
                 .find_map(|slot| Entry::from_bits(slot.swap(0, Ordering::Acquire)))
-                .or_else(|| {
-                    loop {
-                        match seat.ingress.steal() {
-                            Steal::Success(entry) => break Some(entry),
-                            Steal::Empty => break None,
-                            Steal::Retry => {}
-                        }
-                    }
-                })
+                .or_else(|| seat.ingress.steal())
         })
     }
 }

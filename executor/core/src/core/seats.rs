@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crossbeam_deque::Steal;
 use polity_policy::{EnqueueReason, WorkerId};
 
 use crate::core::Core;
@@ -181,13 +180,7 @@ impl<M: Machine> Core<M> {
             // Ordering: Acquire pairs with the Release of the thread that filled it.
             entries.extend(Entry::from_bits(slot.swap(0, Ordering::Acquire)));
         }
-        loop {
-            match seat.ingress.steal() {
-                Steal::Success(entry) => entries.push(entry),
-                Steal::Empty => break,
-                Steal::Retry => {}
-            }
-        }
+        entries.extend(std::iter::from_fn(|| seat.ingress.steal()));
         for token in taken {
             token.header().set_reason(EnqueueReason::Inherited);
             if token.header().is_restricted() {

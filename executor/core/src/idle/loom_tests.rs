@@ -1,7 +1,7 @@
 //! Models of the park protocol (`README.md` beside this file). A worker that sleeps through a push is a deadlock, which
 //! loom reports.
 //!
-//! Stand-ins: [`Queue`] for the locked FIFOs and for crossbeam's deque (a look costs a relaxed load and no lock: with the
+//! Stand-ins: [`Queue`] for the locked FIFOs and for the ingress (a look costs a relaxed load and no lock: with the
 //! lock alone the fences would have nothing to prove), [`Token`] for the machine's parker.
 
 use std::collections::VecDeque;

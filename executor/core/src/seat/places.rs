@@ -4,14 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crossbeam_deque as deque;
 use polity_policy::{TaskId, WorkerId};
 
 use super::call_word::CallWord;
 use crate::callback::Callback;
-use crate::queue::Fifo;
+use crate::queue::{Fifo, Ingress, Thief};
 use crate::stats;
-use crate::task::entry::Entry;
 
 /// A place for one thread that runs tasks. Counted from 0: first the workers' own, then the spares'.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -257,9 +255,9 @@ impl Activity {
 
 /// What others may reach of a thread. Everything that it holds lies here or in [`Placed`].
 pub(crate) struct Seat {
-    pub(crate) ingress: deque::Stealer<Entry>,
+    pub(crate) ingress: Thief,
     /// The owner's end of the ingress, while no thread sits here.
-    pub(crate) unclaimed: Mutex<Option<deque::Worker<Entry>>>,
+    pub(crate) unclaimed: Mutex<Option<Ingress>>,
     /// Built-in FIFO only: the task woken last by the running one. Zero is empty.
     pub(crate) lifo: AtomicU64,
     /// The still runnable task that was polled last, while its policy is asked for another. Zero is empty.
@@ -281,9 +279,9 @@ pub(crate) const BATCH: usize = 32;
 
 impl Seat {
     pub(crate) fn new(home: WorkerId) -> Self {
-        let ingress = deque::Worker::new_fifo();
+        let ingress = Ingress::new();
         Seat {
-            ingress: ingress.stealer(),
+            ingress: ingress.thief(),
             unclaimed: Mutex::new(Some(ingress)),
             lifo: AtomicU64::new(0),
             prev: AtomicU64::new(0),

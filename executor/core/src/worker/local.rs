@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_deque as deque;
 use polity_policy::{TaskId, WorkerId};
 
 use crate::callback::Callback;
+use crate::queue::Ingress;
 use crate::seat::{Place, Seat, SeatId};
 use crate::task::attributes::Given;
 use crate::task::entry::Entry;
@@ -23,7 +23,7 @@ pub struct Local {
     pub(crate) id: WorkerId,
     pub(crate) seat_id: SeatId,
     pub(crate) seat: &'static Seat,
-    pub(crate) ingress: deque::Worker<Entry>,
+    pub(crate) ingress: Ingress,
     pub(crate) slots: RefCell<SlotCache>,
     /// The task that is being polled, while `place` says so; else the one that was.
     pub(super) polled: Cell<Option<&'static Header>>,
@@ -50,7 +50,7 @@ impl Local {
         core: u64,
         seat_id: SeatId,
         seat: &'static Seat,
-        ingress: deque::Worker<Entry>,
+        ingress: Ingress,
         now: u64,
     ) -> Self {
         Local {

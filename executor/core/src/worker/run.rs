@@ -347,7 +347,7 @@ impl<M: Machine> Worker<M> {
         header.set_reason(EnqueueReason::StillRunnable);
         header.set_runnable_at(self.local.now.get());
         if header.is_restricted() {
-            // `prev` goes to the crossbeam deque if something else is found, where restricted tasks must not lie.
+            // `prev` goes to the ingress if something else is found, where restricted tasks must not lie.
             return self.core.push_ingress(&self.local, token);
         }
         let entry = token.into_entry(Resting::Ingress);

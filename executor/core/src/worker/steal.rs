@@ -5,8 +5,6 @@
 //!
 //! Victims are visited from a random start, so that thieves spread.
 
-use crossbeam_deque::Steal;
-
 use crate::machine::Machine;
 use crate::task::token::{Resting, Token};
 use crate::worker::{Look, Worker, local};
@@ -47,17 +45,6 @@ impl Sightings {
             now.saturating_sub(seen.since)
         } else {
             0
-        }
-    }
-}
-
-/// Steals until the answer is not "try again".
-fn retry<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
-    loop {
-        match steal() {
-            Steal::Success(stolen) => return Some(stolen),
-            Steal::Empty => return None,
-            Steal::Retry => {}
         }
     }
 }
@@ -104,8 +91,8 @@ impl<M: Machine> Worker<M> {
             if victim == self.local.seat_id.index() || in_poll_for < STALE_INGRESS_NS {
                 continue;
             }
-            let mut stolen = !seat.ingress.is_empty()
-                && retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some();
+            let mut stolen =
+                !seat.ingress.is_empty() && seat.ingress.steal_batch(&self.local.ingress);
             if in_poll_for >= STALE_SLOT_NS
                 && let Some(entry) = local::take(&seat.lifo)
             {
@@ -142,11 +129,10 @@ impl<M: Machine> Worker<M> {
         let in_poll_for = self.sightings.note(victim, seat.activity.polls(), now);
         self.watch.note_poll_age(in_poll_for);
         if by_policy {
-            if retry(|| seat.ingress.steal_batch(&self.local.ingress)).is_some() {
+            if seat.ingress.steal_batch(&self.local.ingress) {
                 return None;
             }
-        } else if let Some(entry) = retry(|| seat.ingress.steal_batch_and_pop(&self.local.ingress))
-        {
+        } else if let Some(entry) = seat.ingress.steal_batch_and_pop(&self.local.ingress) {
             return Some(entry.redeem());
         }
         if let Some(placed) = self.core.served_by(victim) {
