@@ -18,12 +18,11 @@
 //!
 //! | callback | `new` | `per_worker` |
 //! |---|---|---|
-//! | `enqueue` | one insert | a length, a load, a store, one insert; if tasks wait already, a look at the idle set |
-//! | `running` | nothing | one store |
-//! | `dispatch` | nothing | nothing |
+//! | `enqueue` | one insert | a length, one insert; if tasks wait already, a load and a look at the idle set |
+//! | all others | nothing | nothing |
 //!
 //! Neither ever has a task in custody: both say where at once, so they cost core plain stores, an ejection finds
-//! nothing to sweep, and an abort finds nothing to take back. State: one counter per worker.
+//! nothing to sweep, and an abort finds nothing to take back. State: one flag per worker.
 //!
 //! # Source
 //!
@@ -32,7 +31,7 @@
 //! is empty, but the global one need not be (an idle worker is one that has not looked yet, and the verdicts of a
 //! batch are carried out together), so the task would overtake. Core unparks a worker after the batch anyway.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use polity_policy::{DsqId, Host, InitError, Policy, Position, TaskView};
 
@@ -55,9 +54,8 @@ const LOCAL_BOUND: usize = 64;
 #[derive(Debug)]
 pub struct Fifo {
     queues: Queues,
-    // Tasks placed on each worker since it last began a poll. Inserts are carried out only after the callback, at
-    // the latest with the whole batch, so the length of a DSQ says nothing of what this very batch put there.
-    placed: PerWorker<AtomicUsize>,
+    // An idle worker was found while tasks waited on this one. What comes is shared until its queue is empty.
+    shares: PerWorker<AtomicBool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,29 +102,31 @@ impl Fifo {
     fn with(queues: Queues) -> Self {
         Fifo {
             queues,
-            placed: PerWorker::default(),
+            shares: PerWorker::default(),
         }
     }
 
     /// Where a task goes that would like to stay on its worker.
     fn place(&self, host: &Host<'_>, task: &TaskView<'_>) -> DsqId {
-        // Ordering: Relaxed. A guess, to which nothing else is tied; two workers that place on a third at once may
-        // lose one count of the other.
-        let placed = self.placed.of(task.last_worker());
-        let recent = placed.load(Relaxed);
-        // During a long poll, tasks of earlier batches count twice. That errs towards sharing, which is right then.
-        let waiting = recent + host.dsq_len(DsqId::Local).unwrap_or(0);
-        if waiting >= LOCAL_BOUND {
-            return DsqId::Global;
-        }
+        let waiting = host.dsq_len(DsqId::Local).unwrap_or(0);
+        // Ordering: Relaxed, here and below. A guess, to which nothing else is tied.
+        let shares = self.shares.of(task.last_worker());
         // A first task stays even if others are idle: this worker is about to look, and waking another costs more
         // than most polls.
-        if waiting > 0 && host.claim_idle_worker(task).is_some() {
-            // The rest of the batch is shared too, or it would wait here when the idle ones have done their first.
-            placed.store(LOCAL_BOUND, Relaxed);
+        if waiting == 0 {
+            if shares.load(Relaxed) {
+                shares.store(false, Relaxed);
+            }
+            return DsqId::Local;
+        }
+        if waiting >= LOCAL_BOUND || shares.load(Relaxed) {
             return DsqId::Global;
         }
-        placed.store(recent + 1, Relaxed);
+        if host.claim_idle_worker(task).is_some() {
+            // The rest of the batch is shared too, or it would wait here when the idle ones have done their first.
+            shares.store(true, Relaxed);
+            return DsqId::Global;
+        }
         DsqId::Local
     }
 }
@@ -148,7 +148,7 @@ impl Policy for Fifo {
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
-        self.placed.provide(host.worker_count());
+        self.shares.provide(host.worker_count());
         Ok(())
     }
 
@@ -159,13 +159,6 @@ impl Policy for Fifo {
             Queues::PerWorker => self.place(host, task),
         };
         host.insert(task.id(), dsq, Position::Tail);
-    }
-
-    #[inline]
-    fn running(&self, host: &Host<'_>, _task: &TaskView<'_>) {
-        if let (Queues::PerWorker, Some(worker)) = (self.queues, host.worker()) {
-            self.placed.of(worker).store(0, Relaxed);
-        }
     }
 }
 
@@ -223,7 +216,6 @@ mod tests {
         for slot in 0..10 {
             assert_eq!(enqueue(&fake, &policy, slot..slot + 1), [DsqId::Local]);
             fake.run_next().unwrap();
-            policy.running(&fake.host(), &fake.task(slot).view());
         }
         assert!(fake.kicks().is_empty());
     }
@@ -243,18 +235,19 @@ mod tests {
         let (fake, policy) = loaded(Fifo::per_worker(), 2);
         let places = enqueue(&fake, &policy, 0..200);
         let stayed = count(&places, DsqId::Local);
-        // The fake inserts at once, where core waits for the end of the batch: here every task counts twice.
-        assert!((LOCAL_BOUND / 2..=LOCAL_BOUND).contains(&stayed));
+        assert_eq!(stayed, LOCAL_BOUND);
         let ran: Vec<u32> = std::iter::from_fn(|| fake.run_next().map(|t| t.slot())).collect();
         assert_eq!(ran, (0..stayed as u32).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_worker_that_has_begun_a_poll_keeps_tasks_again() {
+    fn a_worker_whose_queue_has_become_empty_keeps_tasks_again() {
         let (fake, policy) = loaded(Fifo::per_worker(), 2);
+        fake.set_idle(WorkerId::new(1));
         enqueue(&fake, &policy, 0..200);
+        assert_eq!(enqueue(&fake, &policy, 200..201), [DsqId::Global]);
         while fake.run_next().is_some() {}
-        policy.running(&fake.host(), &fake.task(0).view());
-        assert_eq!(enqueue(&fake, &policy, 200..201), [DsqId::Local]);
+        let kept = [DsqId::Local; 2];
+        assert_eq!(enqueue(&fake, &policy, 201..203), kept);
     }
 }

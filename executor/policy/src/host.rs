@@ -372,8 +372,10 @@ impl<'a> Host<'a> {
     }
 
     /// How many tasks wait in a DSQ, or `None` if it does not exist. May change at once. Counts entries whose task
-    /// has been aborted until they are passed; does not count what was inserted in `select_worker` and `enqueue` for
-    /// the other tasks of the batch that is being offered, since that is carried out afterwards.
+    /// has been aborted until they are passed.
+    ///
+    /// What the policy has inserted in this call, or in `enqueue` for other tasks of the batch that is being offered, is carried out
+    /// afterwards. For a local DSQ it counts already, for the global one and custom ones it does not.
     ///
     /// ```
     /// # use polity_policy::DsqId;

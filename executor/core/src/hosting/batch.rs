@@ -37,6 +37,17 @@ pub(crate) struct Offered {
     pub(crate) slice: Cell<Option<Slice>>,
 }
 
+impl Offered {
+    /// Whose local DSQ that is, for this task.
+    fn worker_of(&self, dsq: DsqId) -> Option<WorkerId> {
+        match dsq {
+            DsqId::Local => Some(self.selected.get()),
+            DsqId::LocalOn(worker) => Some(worker),
+            _ => None,
+        }
+    }
+}
+
 /// A task that `dispatch` has claimed, and where it goes when the callback has returned.
 pub(crate) struct Claimed {
     pub(crate) token: Token,
@@ -77,6 +88,8 @@ pub(crate) struct Notes {
     pub(crate) restricted: Vec<&'static Header>,
     /// Index of the task at hand.
     pub(crate) at_hand: Cell<usize>,
+    /// How many tasks of the batch go to one worker's local DSQ, so far: of the one that was asked about last.
+    bound: Cell<Option<(WorkerId, usize)>>,
     pub(crate) departed: RefCell<Vec<Departed>>,
     pub(crate) changed: Vec<Told>,
     /// Claims of this round of `dispatch` for local and global DSQs.
@@ -91,4 +104,43 @@ pub(crate) struct Notes {
     pub(crate) revoked: Cell<bool>,
     pub(crate) stale_claims: Cell<u64>,
     pub(crate) redirected: Cell<u64>,
+}
+
+impl Notes {
+    /// A batch is going to be offered by this worker.
+    pub(crate) fn begin_batch(&self, worker: WorkerId) {
+        self.bound.set(Some((worker, 0)));
+    }
+
+    /// What `enqueue` has said of the task at hand.
+    pub(crate) fn record(&self, offered: &Offered, dsq: DsqId, rank: Rank) {
+        offered.verdict.set(Some((dsq, rank)));
+        if let Some((worker, count)) = self.bound.get()
+            && offered.worker_of(dsq) == Some(worker)
+        {
+            self.bound.set(Some((worker, count + 1)));
+        }
+    }
+
+    /// The same of `select_worker`, which has not said yet which worker it selects.
+    pub(crate) fn record_early(&self, offered: &Offered, dsq: DsqId, rank: Rank) {
+        offered.verdict.set(Some((dsq, rank)));
+        self.bound.set(None);
+    }
+
+    /// How many tasks of the batch go to that worker's local DSQ, so far.
+    pub(crate) fn bound_for(&self, worker: WorkerId) -> usize {
+        if let Some((counted, count)) = self.bound.get()
+            && counted == worker
+        {
+            return count;
+        }
+        let goes_there = |offered: &&Offered| {
+            let verdict = offered.verdict.get();
+            verdict.and_then(|(dsq, _)| offered.worker_of(dsq)) == Some(worker)
+        };
+        let count = self.batch.iter().filter(goes_there).count();
+        self.bound.set(Some((worker, count)));
+        count
+    }
 }

@@ -175,7 +175,10 @@ impl<M: Machine> HostCall<'_, M> {
         if !self.check_dsq(task, dsq, rank) {
             return false;
         }
-        offered.verdict.set(Some((dsq, rank)));
+        match self.callback() {
+            Callback::SelectWorker => self.notes.record_early(offered, dsq, rank),
+            _ => self.notes.record(offered, dsq, rank),
+        }
         true
     }
 
@@ -528,9 +531,14 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
         let len = self.len_of(dsq)?;
-        let to_come = match dsq {
-            DsqId::Local => self.claimed_for_own_local(),
-            DsqId::LocalOn(worker) if worker == self.local.id => self.claimed_for_own_local(),
+        let local_of = match dsq {
+            DsqId::Local => self.meaning_of_local(),
+            DsqId::LocalOn(worker) => worker,
+            _ => return Some(len),
+        };
+        let to_come = match self.callback() {
+            Callback::SelectWorker | Callback::Enqueue => self.notes.bound_for(local_of),
+            Callback::Dispatch if local_of == self.local.id => self.claimed_for_own_local(),
             _ => 0,
         };
         Some(len + to_come)

@@ -170,7 +170,7 @@ impl Thief {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.ring.len() == 0 && !(self.has_rest() && !self.rest.is_empty())
+        self.ring.len() == 0 && (!self.has_rest() || self.rest.is_empty())
     }
 
     #[inline]

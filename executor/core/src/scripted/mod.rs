@@ -3,6 +3,7 @@
 mod accounting;
 mod custom;
 mod kicks;
+mod lengths;
 mod pace;
 mod unwritten;
 mod vtimes;

@@ -35,6 +35,7 @@ impl<M: Machine> Worker<M> {
             generation.census.enter(seat, self.gathered_at, count);
         }
         self.stats.offered += self.notes.batch.len() as u64;
+        self.notes.begin_batch(self.local.id);
         let verdict = self.host_call(generation).offer();
         match verdict {
             Verdict::Stands => self.carry_out(generation),
