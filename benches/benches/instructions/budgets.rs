@@ -21,22 +21,22 @@ const MARGIN_PERCENT: u64 = 8;
 
 /// Instructions per operation.
 const MEASURED: [(&str, u64); 16] = [
-    ("spawn_local", 838),
-    ("spawn_outside", 1040),
-    ("spawn_chained", 774),
-    ("spawn_fifo", 2045),
-    ("wake_pair", 462),
-    ("wake_outside", 1098),
-    ("wake_parked", 1661),
-    ("yield_waker", 470),
-    ("yield_own", 479),
-    ("yield_fifo", 1721),
-    ("yield_fifo_per_worker", 1720),
-    ("yield_priority", 2339),
-    ("yield_vtime", 2711),
-    ("yield_custom_fifo", 2187),
+    ("spawn_local", 823),
+    ("spawn_outside", 1015),
+    ("spawn_chained", 791),
+    ("spawn_fifo", 1675),
+    ("wake_pair", 480),
+    ("wake_outside", 1070),
+    ("wake_parked", 1659),
+    ("yield_waker", 473),
+    ("yield_own", 482),
+    ("yield_fifo", 1417),
+    ("yield_fifo_per_worker", 1434),
+    ("yield_priority", 2049),
+    ("yield_vtime", 2751),
+    ("yield_custom_fifo", 1899),
     ("join_finished", 199),
-    ("join_unfinished", 1279),
+    ("join_unfinished", 1273),
 ];
 
 /// Makes the row of this name fail if it takes more. What an earlier run has left in `target` is shown beside the new

@@ -131,7 +131,7 @@ impl Thief {
                 .into_iter()
                 .for_each(|entry| ours.push(entry));
         }
-        Entry::from_bits(*first).or_else(|| self.steal_from_rest())
+        Entry::from_bits(*first).or_else(|| self.steal_rest_and_pop(ours))
     }
 
     /// The first.
@@ -143,29 +143,29 @@ impl Thief {
         }
     }
 
-    /// One by one, which is rare: the owner has more than a ring full, and the ring is empty.
+    /// Into our deque, behind whatever our ring has.
     fn steal_rest(&self, ours: &Ingress) -> bool {
-        let Some(first) = self.steal_from_rest() else {
+        if !self.has_rest() {
             return false;
-        };
-        ours.push(first);
-        let more = (self.rest.len() / 2).min(MOST_STOLEN - 1);
-        let others = (0..more).map_while(|_| self.steal_from_rest());
-        others.for_each(|entry| ours.push(entry));
-        true
+        }
+        // Before it is true, or other thieves would miss them. If it does not come true, the next pop says so.
+        ours.set_has_rest(true);
+        retry(|| self.rest.steal_batch(&ours.rest)).is_some()
+    }
+
+    fn steal_rest_and_pop(&self, ours: &Ingress) -> Option<Entry> {
+        if !self.has_rest() {
+            return None;
+        }
+        ours.set_has_rest(true);
+        retry(|| self.rest.steal_batch_and_pop(&ours.rest))
     }
 
     fn steal_from_rest(&self) -> Option<Entry> {
         if !self.has_rest() {
             return None;
         }
-        loop {
-            match self.rest.steal() {
-                Steal::Success(entry) => return Some(entry),
-                Steal::Empty => return None,
-                Steal::Retry => {}
-            }
-        }
+        retry(|| self.rest.steal())
     }
 
     #[inline]
@@ -182,6 +182,17 @@ impl Thief {
     /// A sample.
     pub(crate) fn len(&self) -> usize {
         self.ring.len() + self.rest.len()
+    }
+}
+
+/// Steals until the answer is not "try again".
+fn retry<T>(mut steal: impl FnMut() -> Steal<T>) -> Option<T> {
+    loop {
+        match steal() {
+            Steal::Success(stolen) => return Some(stolen),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
     }
 }
 
@@ -250,9 +261,13 @@ mod tests {
         }
         assert!(!thief.is_empty());
         assert!(thief.steal_batch(&ours));
-        assert_eq!(thief.steal_batch_and_pop(&ours).map(number), Some(ROOM + 5));
-        assert_eq!(popped(&ours), (ROOM..ROOM + 5).collect::<Vec<_>>());
-        assert_eq!(popped(&theirs), (ROOM + 6..ROOM + 10).collect::<Vec<_>>());
+        let first = thief.steal_batch_and_pop(&ours).map(number);
+        assert_eq!(first, Some(ROOM + 5));
+        // Five of ten, one of five, and two of the other four.
+        let stolen: Vec<_> = (ROOM..ROOM + 5).chain(ROOM + 6..ROOM + 8).collect();
+        assert!(!ours.thief().is_empty());
+        assert_eq!(popped(&ours), stolen);
+        assert_eq!(popped(&theirs), [ROOM + 8, ROOM + 9]);
         assert!(thief.is_empty());
     }
 }

@@ -101,6 +101,7 @@ impl<const N: usize> Ring<N> {
         while head < self.tail.get() {
             let slots = shared.slots.get()?;
             let word = slots[head as usize % N].load(Ordering::Relaxed);
+            // Ordering: Relaxed; the words and the slots are this thread's own, and it writes them in its own order.
             let moved = { &shared.head }.compare_exchange(
                 head,
                 head + 1,
@@ -117,6 +118,7 @@ impl<const N: usize> Ring<N> {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
+        // Ordering: Relaxed, as in `pop`.
         self.shared.head.load(Ordering::Relaxed) == self.tail.get()
     }
 }
