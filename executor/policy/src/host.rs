@@ -375,7 +375,8 @@ impl<'a> Host<'a> {
     /// has been aborted until they are passed.
     ///
     /// What the policy has inserted in this call, or in `enqueue` for other tasks of the batch that is being offered, is carried out
-    /// afterwards. For a local DSQ it counts already, for the global one and custom ones it does not.
+    /// afterwards. For a local DSQ it counts already in `select_worker`, `enqueue` and `dispatch`; for the global one and custom ones it
+    /// does not.
     ///
     /// ```
     /// # use polity_policy::DsqId;

@@ -76,7 +76,7 @@ pub enum DequeueReason {
 /// that name one worker ([`Host::worker`]) never overlap, so state kept per worker has no rivals.
 /// They are called by workers between polls, except `init` and `exit`, which get a thread of their own. Core holds
 /// no lock during a callback. A callback must not block: its worker polls nothing meanwhile. One that has run for 10 ms of
-/// processor time, or has been blocked in a system call for 20 ms, counts as stuck: the policy is ejected, another thread
+/// processor time, or has been blocked in a system call for 20 ms and waits for no thread that gets no processor, counts as stuck: the policy is ejected, another thread
 /// takes over, and what the call says later is refused. **A panic in any callback ejects the policy**, too. No task is lost
 /// by either.
 ///
@@ -90,7 +90,7 @@ pub enum DequeueReason {
 /// | `enqueue` | once per wake, spawn, or poll after which the task is still runnable; again if its affinity was changed before it ran | the task at hand |
 /// | `dispatch` | up to 32 times when a worker has nothing | tasks in this policy's custody |
 /// | `dequeue` | once per custody | no |
-/// | `runnable`, `running`, `stopping`, `quiescent` | around polls | no |
+/// | `runnable`, `running`, `stopping`, `quiescent` | around polls, if written | no |
 /// | `timer` | when a time comes that the policy has set | no |
 /// | `set_weight`, `set_affinity` | once per change by a handle, or for several at once | no |
 ///

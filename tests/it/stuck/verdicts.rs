@@ -177,13 +177,11 @@ impl Starved {
     fn holding(shared: &Arc<Mutex<()>>) -> Starved {
         let core = core_affinity::get_core_ids().unwrap()[0];
         let stop = Arc::new(AtomicBool::new(false));
-        let begin_there = |idle: bool, body: Box<dyn FnOnce() + Send>| {
+        let begin_there = |prepare: fn(), body: Box<dyn FnOnce() + Send>| {
             let (begin, begun) = channel();
             let thread = thread::spawn(move || {
                 assert!(core_affinity::set_for_current(core));
-                if idle {
-                    run_only_when_nobody_else_does();
-                }
+                prepare();
                 begin.send(()).unwrap();
                 body();
             });
@@ -196,7 +194,7 @@ impl Starved {
         let (take, taken) = channel();
         let (held, holds) = (Arc::clone(shared), wants_to_run(&stop));
         let (holder, begun) = begin_there(
-            true,
+            run_only_when_nobody_else_does,
             Box::new(move || {
                 let _held = lock(&held);
                 take.send(()).unwrap();
@@ -207,7 +205,7 @@ impl Starved {
         receive("its lock", &taken);
         let mut threads = vec![holder];
         for _ in 0..3 {
-            let (thread, begun) = begin_there(false, Box::new(wants_to_run(&stop)));
+            let (thread, begun) = begin_there(|| {}, Box::new(wants_to_run(&stop)));
             receive("a busy thread", &begun);
             threads.push(thread);
         }

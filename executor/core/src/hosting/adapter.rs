@@ -183,7 +183,7 @@ impl<P: Policy> Callbacks for Adapter<P> {
             if matches!(view.reason(), EnqueueReason::Spawn | EnqueueReason::Wake) {
                 door.enter(Callback::SelectWorker);
                 let selected = policy.select_worker(host, &view);
-                offered.selected.set(selected);
+                notes.select(offered, selected);
                 if selected.index() >= host.worker_count() {
                     // Through the host, like any other wrong value: it names the callback and ends the policy.
                     host.kick(selected);

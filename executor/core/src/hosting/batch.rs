@@ -112,7 +112,7 @@ impl Notes {
         self.bound.set(Some((worker, 0)));
     }
 
-    /// What `enqueue` has said of the task at hand.
+    /// What the policy has said of the task at hand.
     pub(crate) fn record(&self, offered: &Offered, dsq: DsqId, rank: Rank) {
         offered.verdict.set(Some((dsq, rank)));
         if let Some((worker, count)) = self.bound.get()
@@ -122,10 +122,13 @@ impl Notes {
         }
     }
 
-    /// The same of `select_worker`, which has not said yet which worker it selects.
-    pub(crate) fn record_early(&self, offered: &Offered, dsq: DsqId, rank: Rank) {
-        offered.verdict.set(Some((dsq, rank)));
-        self.bound.set(None);
+    /// What `select_worker` has answered: from now on that worker's DSQ is the local one.
+    pub(crate) fn select(&self, offered: &Offered, worker: WorkerId) {
+        offered.selected.set(worker);
+        if offered.verdict.get().is_some() {
+            // It was counted for the worker before.
+            self.bound.set(None);
+        }
     }
 
     /// How many tasks of the batch go to that worker's local DSQ, so far.

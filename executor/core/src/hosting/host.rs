@@ -175,10 +175,7 @@ impl<M: Machine> HostCall<'_, M> {
         if !self.check_dsq(task, dsq, rank) {
             return false;
         }
-        match self.callback() {
-            Callback::SelectWorker => self.notes.record_early(offered, dsq, rank),
-            _ => self.notes.record(offered, dsq, rank),
-        }
+        self.notes.record(offered, dsq, rank);
         true
     }
 

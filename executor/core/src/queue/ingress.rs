@@ -70,6 +70,12 @@ impl Ingress {
         }
     }
 
+    /// What was taken from another one.
+    fn push_all(&self, words: &[u64]) {
+        let entries = words.iter().filter_map(|bits| Entry::from_bits(*bits));
+        entries.for_each(|entry| self.push(entry));
+    }
+
     #[cold]
     fn push_to_rest(&self, bits: u64) {
         self.set_has_rest(true);
@@ -113,11 +119,7 @@ impl Thief {
     pub(crate) fn steal_batch(&self, ours: &Ingress) -> bool {
         let mut words = [0; MOST_STOLEN];
         let count = self.ring.take(&mut words);
-        for bits in &words[..count] {
-            Entry::from_bits(*bits)
-                .into_iter()
-                .for_each(|entry| ours.push(entry));
-        }
+        ours.push_all(&words[..count]);
         count > 0 || self.steal_rest(ours)
     }
 
@@ -126,11 +128,7 @@ impl Thief {
         let mut words = [0; MOST_STOLEN];
         let count = self.ring.take(&mut words);
         let (first, others) = words[..count].split_first().unwrap_or((&0, &[]));
-        for bits in others {
-            Entry::from_bits(*bits)
-                .into_iter()
-                .for_each(|entry| ours.push(entry));
-        }
+        ours.push_all(others);
         Entry::from_bits(*first).or_else(|| self.steal_rest_and_pop(ours))
     }
 

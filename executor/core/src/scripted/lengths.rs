@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use polity_policy::{DsqId, Position, WorkerId};
+use polity_policy::{DsqId, Host, Policy, Position, TaskView, WorkerId};
 
 use crate::scripted::world::{Script, World, lock};
 
@@ -47,5 +47,44 @@ fn what_a_batch_puts_into_local_dsqs_counts_at_once() {
         (4, 3, 2, 0),
     ];
     assert_eq!(*lock(&seen), expected);
+    assert!(policy.exit_info().is_none());
+}
+
+/// Inserts in `select_worker`, by turns for worker 1 and 0, and notes how long it finds their DSQs.
+#[derive(Default)]
+struct Selects(Arc<Mutex<Vec<[usize; 2]>>>);
+
+impl Policy for Selects {
+    type Task = ();
+
+    fn name(&self) -> &str {
+        "selects"
+    }
+
+    fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_>) -> WorkerId {
+        let length = |worker| {
+            let dsq = DsqId::LocalOn(WorkerId::new(worker));
+            host.dsq_len(dsq).unwrap()
+        };
+        let mut seen = lock(&self.0);
+        seen.push([length(0), length(1)]);
+        host.insert(task.id(), DsqId::Local, Position::Tail);
+        // Of the DSQ that is the local one until it has answered.
+        host.dsq_len(DsqId::Local);
+        WorkerId::new(seen.len() as u16 % 2)
+    }
+}
+
+#[test]
+fn what_select_worker_inserts_counts_for_the_worker_that_it_selects() {
+    let world = World::new(2);
+    let policy = Selects::default();
+    let seen = Arc::clone(&policy.0);
+    let policy = world.load(policy);
+    for _ in 0..4 {
+        drop(world.spawn(0, async {}));
+    }
+    world.pass(0);
+    assert_eq!(*lock(&seen), [[0, 0], [0, 1], [1, 1], [1, 2]]);
     assert!(policy.exit_info().is_none());
 }

@@ -72,7 +72,7 @@ fn a_thread_that_was_seen_running_in_between_was_not_blocked_all_the_time() {
 #[test]
 fn a_blocked_thread_is_not_convicted_while_another_runs_in_the_same_policy() {
     let world = World::new(2);
-    let (beside, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let done = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&done);
     let policy = world.load(Script::new().enqueue(move |_, task| match task.tag() {
         LONG => {
@@ -80,7 +80,6 @@ fn a_blocked_thread_is_not_convicted_while_another_runs_in_the_same_policy() {
             world.pass(1);
         }
         BESIDE => {
-            beside.fetch_add(1, Ordering::Relaxed);
             world.set_thread(0, blocked());
             world.set_thread(1, on_a_processor(0));
             assert_eq!(stuck(&world.tick_for(100 * TICK)), []);
