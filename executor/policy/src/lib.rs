@@ -71,6 +71,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accounting;
 mod attributes;
 mod boxed;
 mod exit;
@@ -79,17 +80,20 @@ mod host;
 mod ids;
 mod notifier;
 mod policy;
+mod reason;
 mod slice;
 mod task;
 mod wake;
 
+pub use accounting::Accounting;
 pub use attributes::{Attributes, WorkerMask};
 pub use boxed::{BoxPolicy, BoxTask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
 pub use notifier::Notifier;
-pub use policy::{Accounting, DequeueReason, InitError, Policy, Stopped};
+pub use policy::{InitError, Policy};
+pub use reason::{DequeueReason, Stopped};
 pub use slice::Slice;
 pub use task::{EnqueueReason, TaskView};
 pub use wake::{WakeSource, Wakes};

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::{ExitInfo, Host, Notifier, Slice, TaskView, Wakes, WorkerId};
+use crate::{
+    Accounting, DequeueReason, ExitInfo, Host, Notifier, Slice, Stopped, TaskView, Wakes, WorkerId,
+};
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
 ///
@@ -12,62 +14,6 @@ use crate::{ExitInfo, Host, Notifier, Slice, TaskView, Wakes, WorkerId};
 /// assert_eq!(error.to_string(), "no such class");
 /// ```
 pub type InitError = Box<dyn Error + Send + Sync>;
-
-/// How a poll ended, for [`Policy::stopping`].
-///
-/// ```
-/// assert_ne!(polity_policy::Stopped::Waiting, polity_policy::Stopped::Finished);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Stopped {
-    /// The task yielded or was woken during the poll: `enqueue` or another `running` follows.
-    StillRunnable,
-    /// The task waits for something: `quiescent` follows.
-    Waiting,
-    /// The task is done, panicked or was cancelled: `quiescent` follows, and nothing after it.
-    Finished,
-}
-
-/// Whether and how polls are timed for [`TaskView::ran`].
-///
-/// ```
-/// assert_eq!(polity_policy::Accounting::default(), polity_policy::Accounting::None);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[non_exhaustive]
-pub enum Accounting {
-    /// Not at all: `ran` is zero, and costs nothing.
-    #[default]
-    None,
-    /// By the runtime's tick, for one load per poll: a poll in which the tick moved is charged how far it moved (5 ms on
-    /// most machines), any other nothing. Right on average over hundreds of milliseconds, whatever the length of the polls,
-    /// unless they are in step with the tick; says nothing about one poll. As the kernel accounts by timer tick. Not for a runtime without a watchdog (a
-    /// simulation's choice): there `ran` stays zero.
-    Coarse,
-    /// By the clock, read before and after each poll: about 50 ns. It is time by the wall clock, so what the operating
-    /// system takes from a thread in the middle of a poll counts too. Time for which a task has said that it blocks its thread
-    /// (`block_in_place`) does not.
-    Exact,
-}
-
-/// Why a task left the policy's custody, for [`Policy::dequeue`].
-///
-/// ```
-/// assert_ne!(polity_policy::DequeueReason::Dispatched, polity_policy::DequeueReason::Cancelled);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum DequeueReason {
-    /// The policy itself moved it to a local or the global DSQ, in `dispatch`.
-    Dispatched,
-    /// It was aborted while the policy had it.
-    Cancelled,
-    /// A bypass has begun: core runs it, and it comes back by `enqueue` if it is still runnable afterwards.
-    Bypass,
-    /// Its affinity was changed while the policy had it: it comes back by `enqueue` at once, with the new mask. So no queue
-    /// need be searched for tasks that its workers may not run any more.
-    Affinity,
-}
 
 /// A scheduling policy. Only [`name`](Policy::name) must be written, and [`Task`](Policy::Task), which is `()` for most; a
 /// policy with nothing else runs every task.
