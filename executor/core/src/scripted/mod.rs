@@ -4,6 +4,7 @@ mod accounting;
 mod custom;
 mod kicks;
 mod lengths;
+mod lifo;
 mod pace;
 mod unwritten;
 mod vtimes;

@@ -151,42 +151,6 @@ fn a_task_in_the_global_dsq_waits_for_a_few_long_polls_only() {
     assert!(polls <= 8, "{polls}");
 }
 
-/// A chain of tasks, each of which takes 20 us and spawns the next.
-fn link(world: World, links: Arc<AtomicUsize>) {
-    if links.fetch_sub(1, Ordering::Relaxed) > 1 {
-        drop(world.spawn(0, async move {
-            world.advance(20 * US);
-            link(world, links);
-        }));
-    }
-}
-
-#[test]
-fn a_chain_of_long_polls_takes_turns_with_the_queue() {
-    let world = World::new(1);
-    let (links, done) = (
-        Arc::new(AtomicUsize::new(100)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let (left, counted) = (Arc::clone(&links), Arc::clone(&done));
-    drop(world.spawn(0, async move {
-        for _ in 0..10 {
-            let done = Arc::clone(&counted);
-            drop(world.spawn(0, async move {
-                world.advance(20 * US);
-                done.fetch_add(1, Ordering::Relaxed);
-            }));
-        }
-        link(world, left);
-    }));
-    while done.load(Ordering::Relaxed) < 10 {
-        world.pass(0);
-    }
-    let polled = 100 - links.load(Ordering::Relaxed);
-    assert!(polled <= 14, "{polled} links for 10 tasks");
-    world.run(0);
-}
-
 /// Worker 0 is the sentinel, worker 1 is parked, too.
 fn parked() -> World {
     let world = World::new(2);

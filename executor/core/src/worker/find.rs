@@ -13,9 +13,6 @@ use crate::task::token::{Resting, Token};
 use crate::worker::offer::INJECTOR;
 use crate::worker::{Look, Worker, local};
 
-/// Polls from the LIFO slot in a row before the queue has its turn. One, if polls are long: there is no cache to be kept warm
-/// then, and the queue would wait for three of them each time.
-pub(super) const LIFO_CAP: u8 = 3;
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
 const FAIRNESS_NS: u64 = 200_000;
@@ -126,18 +123,18 @@ impl<M: Machine> Worker<M> {
         {
             return Some(token);
         }
-        if self.lifo_left > 0
-            && let Some(entry) = local::take(&self.seat.lifo)
-        {
-            self.lifo_left -= 1;
-            return Some(entry.redeem());
+        if let Some(token) = self.take_lifo_in_turn() {
+            return Some(token);
         }
-        self.lifo_left = match self.pace.polls_are_long() {
-            true => 1,
-            false => LIFO_CAP,
-        };
+        self.renew_lifo();
         if let Some(entry) = self.local.ingress.pop() {
             return Some(entry.redeem());
+        }
+        // Else who waits for everybody would wait for many long polls behind a chain of tasks, each of which wakes the next.
+        if self.shares_time()
+            && let Some(token) = self.find_shared()
+        {
+            return Some(token);
         }
         if let Some(entry) = local::take(&self.seat.lifo) {
             return Some(entry.redeem());

@@ -18,6 +18,7 @@
 mod custom;
 mod dispatch;
 mod find;
+mod lifo;
 mod local;
 mod offer;
 mod run;
@@ -94,8 +95,7 @@ pub struct Worker<M: Machine> {
     sightings: Sightings,
     /// The role of searcher is ours.
     searcher: bool,
-    /// Polls from the LIFO slot that are left before the queue has its turn.
-    lifo_left: u8,
+    lifo: lifo::Lifo,
     loop_cuts: dispatch::LoopCuts,
     /// The task in `prev` has time left in its slice.
     goes_on: bool,
@@ -138,7 +138,7 @@ impl<M: Machine> Worker<M> {
             watch: Watch::default(),
             sightings: Sightings::new(core.seats.len()),
             searcher: false,
-            lifo_left: find::LIFO_CAP,
+            lifo: lifo::Lifo::new(now),
             loop_cuts: dispatch::LoopCuts::default(),
             turns: find::Turns::new(now),
             goes_on: false,

@@ -317,7 +317,7 @@ impl<M: Machine> Worker<M> {
     #[inline]
     fn ran(&self, accounting: Accounting, began: u64) -> Duration {
         let ended = match accounting {
-            Accounting::Exact => self.read_after_poll(),
+            Accounting::Exact => self.read_locally(),
             // Ordering: Relaxed; a coarse stamp.
             Accounting::Coarse => self.core.tick.load(Ordering::Relaxed),
             _ => return Duration::ZERO,
@@ -326,10 +326,10 @@ impl<M: Machine> Worker<M> {
         Duration::from_nanos(ended.saturating_sub(began).saturating_sub(blocked))
     }
 
-    /// The time, for a policy that wants it after each poll. Nobody else is told: what other threads want to know of this one is
-    /// said every so many passes ([`Worker::look_at_the_clock`]).
+    /// The time, for this thread only: for a policy that wants it after each poll, or for the turns of the LIFO slot. What other threads
+    /// want to know of this one is said every so many passes ([`Worker::look_at_the_clock`]).
     #[inline]
-    pub(super) fn read_after_poll(&self) -> u64 {
+    pub(super) fn read_locally(&self) -> u64 {
         let now = self.core.machine.now();
         self.local.now.set(now);
         now

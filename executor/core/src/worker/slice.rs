@@ -140,7 +140,7 @@ impl<M: Machine> Worker<M> {
         let now = match accounting {
             // It was read to charge for the poll.
             Accounting::Exact => self.local.now.get(),
-            _ => self.read_after_poll(),
+            _ => self.read_locally(),
         };
         let slice = &self.local.slice;
         // Of each poll of the slice.

@@ -21,8 +21,8 @@ use crate::worker::{Park, Worker};
 /// How far apart two readings of the clock should be.
 const READ_EVERY_NS: u64 = 20_000;
 const MOST_PASSES: u32 = 16;
-/// So few passes fit between two readings when polls are long.
-const LONG_EVERY: u32 = 4;
+/// Polls that take longer than this on average, between two readings, are long.
+pub(super) const LONG_NS: u64 = 5_000;
 /// How long the driver may wait for its turn on a busy worker.
 const DRIVE_EVERY_NS: u64 = 30_000;
 
@@ -47,6 +47,7 @@ pub(super) struct Pace {
     left: u32,
     every: u32,
     read_at: u64,
+    long: bool,
     driven_at: u64,
     backlog: u32,
 }
@@ -57,6 +58,7 @@ impl Pace {
             left: 1,
             every: 1,
             read_at: now,
+            long: false,
             driven_at: now,
             backlog: 0,
         }
@@ -68,10 +70,10 @@ impl Pace {
         self.left == 0
     }
 
-    /// Whether a poll takes more than some five microseconds, of late.
+    /// Whether polls were long, between the last two readings.
     #[inline]
     pub(super) fn polls_are_long(&self) -> bool {
-        self.every <= LONG_EVERY
+        self.long
     }
 
     pub(super) fn driven(&mut self, now: u64) {
@@ -82,6 +84,14 @@ impl Pace {
     #[inline]
     pub(super) fn read_at(&self) -> u64 {
         self.read_at
+    }
+
+    /// Polls have taken the time until now; that of a park says nothing about them.
+    fn polled(&mut self, now: u64) {
+        let passes = u64::from(self.every - self.left);
+        if passes > 0 {
+            self.long = now.saturating_sub(self.read_at) > passes * LONG_NS;
+        }
     }
 
     fn read(&mut self, now: u64) {
@@ -132,16 +142,16 @@ impl Watch {
 impl<M: Machine> Worker<M> {
     pub(super) fn look_at_the_clock(&mut self) -> u64 {
         let since = self.pace.read_at;
-        let now = self.read_the_clock();
+        let now = self.core.machine.now();
+        self.pace.polled(now);
+        self.note_time(now);
         if now.saturating_sub(since) >= LONG_POLL_NS {
             self.core.note_long_poll(now);
         }
         now
     }
 
-    /// The same after a park, which was no poll.
-    fn read_the_clock(&mut self) -> u64 {
-        let now = self.core.machine.now();
+    fn note_time(&mut self, now: u64) {
         self.pace.read(now);
         self.local.polls_in_a_while.set(self.pace.every);
         if !self.searcher {
@@ -153,7 +163,6 @@ impl<M: Machine> Worker<M> {
         // Ordering: Relaxed; a coarse stamp for other threads.
         self.core.clock.store(now, Ordering::Relaxed);
         self.seat.stats.publish(&self.stats);
-        now
     }
 
     /// Whether the driver should have its turn now. The thread asks after each pass.
@@ -283,7 +292,7 @@ impl<M: Machine> Worker<M> {
         self.core.wake_the_watchdog();
         // Whoever unparked us may have made us the searcher; ending a search that was not ours is harmless.
         self.searcher = true;
-        self.read_the_clock();
+        self.note_time(self.core.machine.now());
         if timed_out && self.watch.timed {
             self.stats.sentinel_rounds += 1;
         } else {
