@@ -396,21 +396,23 @@ impl Header {
     }
 
     /// What a policy is shown: the one that knows the task as runnable.
+    #[inline]
     pub(crate) fn view(&self) -> TaskView<'static> {
-        let view = TaskView::new(
-            self.id(),
-            self.attributes(),
-            self.last_worker(),
-            self.reason(),
-        )
-        .with_tag(self.tag.load(Ordering::Relaxed));
-        if self.flags() & (HAS_DEADLINE | HAS_WAKE) == 0 {
-            return view;
+        match self.flags() & (HAS_DEADLINE | HAS_WAKE) {
+            0 => self.plain_view(),
+            _ => self.with_cold(self.plain_view()),
         }
-        self.with_cold(view)
+    }
+
+    #[inline]
+    fn plain_view(&self) -> TaskView<'static> {
+        let (worker, reason) = (self.last_worker(), self.reason());
+        TaskView::new(self.id(), self.attributes(), worker, reason)
+            .with_tag(self.tag.load(Ordering::Relaxed))
     }
 
     /// What few tasks have.
+    #[cold]
     fn with_cold(&self, mut view: TaskView<'static>) -> TaskView<'static> {
         let deadline = self.deadline();
         if deadline != 0 {
