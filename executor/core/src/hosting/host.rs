@@ -123,7 +123,13 @@ impl<M: Machine> HostCall<'_, M> {
     }
 
     /// Whether the task may be put there.
+    #[inline]
     fn check_dsq(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
+        let always_there = matches!(dsq, DsqId::Local | DsqId::Global);
+        (always_there && matches!(rank, Rank::End(_))) || self.check_dsq_further(task, dsq, rank)
+    }
+
+    fn check_dsq_further(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         let order = match dsq {
             DsqId::LocalOn(worker) if !self.check_worker(worker) => return false,
             DsqId::Custom(number) => self.generation.dsqs.get(number).map(Dsq::order),
@@ -142,6 +148,7 @@ impl<M: Machine> HostCall<'_, M> {
         false
     }
 
+    #[inline]
     fn insert_ranked(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         match self.callback() {
             Callback::SelectWorker | Callback::Enqueue => self.record_verdict(task, dsq, rank),
@@ -155,6 +162,7 @@ impl<M: Machine> HostCall<'_, M> {
         }
     }
 
+    #[inline]
     fn record_verdict(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         let Some(offered) = self.notes.batch.get(self.notes.at_hand.get()) else {
             return false;

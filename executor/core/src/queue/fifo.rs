@@ -135,8 +135,11 @@ impl Fifo {
                 index += 1;
                 continue;
             }
-            // At index 0, the normal case, this is a pop.
-            let Some(entry) = entries.remove(index) else {
+            let entry = match index {
+                0 => entries.pop_front(),
+                _ => entries.remove(index),
+            };
+            let Some(entry) = entry else {
                 break;
             };
             if take(entry) == Taking::Enough {
@@ -181,12 +184,16 @@ impl Fifo {
     }
 
     /// Whether `push` is refused. Takes the lock only if so: who has heard of it being opened must not be told an old tale.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // Ordering: Relaxed, as for `len`. One that is closed meanwhile is found out by the push, under the lock.
-        self.closed.load(Ordering::Relaxed) && {
-            let _lock = self.lock();
-            self.closed.load(Ordering::Relaxed)
-        }
+        self.closed.load(Ordering::Relaxed) && self.is_closed_still()
+    }
+
+    #[cold]
+    fn is_closed_still(&self) -> bool {
+        let _lock = self.lock();
+        self.closed.load(Ordering::Relaxed)
     }
 }
 

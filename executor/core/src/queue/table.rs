@@ -136,6 +136,7 @@ impl DsqTable {
     }
 
     /// The DSQ, if it exists. It may be destroyed by another worker at any moment: pushes say so.
+    #[inline]
     pub(crate) fn get(&self, number: u32) -> Option<Dsq<'_>> {
         self.get_for_taking(number).filter(|dsq| !dsq.is_closed())
     }

@@ -184,11 +184,15 @@ impl VtimeQueue {
     }
 
     /// Whether inserts are refused. Takes the lock only if so.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         // Ordering: Relaxed, as in `Fifo::is_closed`.
-        self.closed.load(Relaxed) && {
-            let _lock = self.lock();
-            self.closed.load(Relaxed)
-        }
+        self.closed.load(Relaxed) && self.is_closed_still()
+    }
+
+    #[cold]
+    fn is_closed_still(&self) -> bool {
+        let _lock = self.lock();
+        self.closed.load(Relaxed)
     }
 }
