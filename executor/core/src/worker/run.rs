@@ -351,6 +351,10 @@ impl<M: Machine> Worker<M> {
             return self.core.push_ingress(&self.local, token);
         }
         let entry = token.into_entry(Resting::Ingress);
+        // Something else will be found. Should it be stolen meanwhile, this task is offered again instead.
+        if !self.goes_on && !self.placed.local.is_empty() {
+            return self.local.ingress.push(entry);
+        }
         // Ordering: Release pairs with the Acquire in `local::take`. The slot is empty: each pass empties it.
         self.seat.prev.store(entry.into_bits(), Ordering::Release);
     }
