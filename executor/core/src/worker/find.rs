@@ -17,7 +17,7 @@ use crate::worker::{Look, Worker, local};
 const FAIRNESS: u64 = 32;
 const FAIRNESS_NS: u64 = 200_000;
 /// Passes for which the offer of tasks that have yielded may be put off; fewer when polls are long, by when the clock is read.
-const PUT_OFF: u8 = 8;
+const PUT_OFF: u8 = 16;
 /// How many tasks a worker takes from a shared queue at once, at most.
 const SHARE: usize = 16;
 /// The same of its part of a long injector: each look at it costs a poll of every task that is busy here, and what is taken can be
