@@ -21,22 +21,22 @@ const MARGIN_PERCENT: u64 = 8;
 
 /// Instructions per operation.
 const MEASURED: [(&str, u64); 16] = [
-    ("spawn_local", 823),
-    ("spawn_outside", 1015),
-    ("spawn_chained", 791),
-    ("spawn_fifo", 1675),
-    ("wake_pair", 480),
-    ("wake_outside", 1070),
-    ("wake_parked", 1659),
-    ("yield_waker", 473),
-    ("yield_own", 482),
-    ("yield_fifo", 1417),
-    ("yield_fifo_per_worker", 1434),
-    ("yield_priority", 2049),
-    ("yield_vtime", 2751),
-    ("yield_custom_fifo", 1899),
+    ("spawn_local", 826),
+    ("spawn_outside", 990),
+    ("spawn_chained", 797),
+    ("spawn_fifo", 1608),
+    ("wake_pair", 486),
+    ("wake_outside", 1045),
+    ("wake_parked", 1676),
+    ("yield_waker", 476),
+    ("yield_own", 485),
+    ("yield_fifo", 1345),
+    ("yield_fifo_per_worker", 1403),
+    ("yield_priority", 1977),
+    ("yield_vtime", 2666),
+    ("yield_custom_fifo", 1835),
     ("join_finished", 199),
-    ("join_unfinished", 1273),
+    ("join_unfinished", 1253),
 ];
 
 /// Makes the row of this name fail if it takes more. What an earlier run has left in `target` is shown beside the new
