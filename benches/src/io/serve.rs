@@ -69,7 +69,8 @@ async fn echo(mut stream: TcpStream) {
 }
 
 async fn http(stream: TcpStream) {
-    let service = service_fn(async |_| {
+    // Not `async |_|`: with that, rustc 1.95 has a bug in incremental builds ("evaluate_obligation").
+    let service = service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(
             PLAINTEXT.as_bytes(),
         ))))
