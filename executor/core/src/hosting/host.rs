@@ -9,21 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_policy::{
-    DequeueReason, DsqError, DsqId, EnqueueReason, ExitInfo, ExitKind, HostApi, Notifier, Position,
-    Slice, TaskId, TaskView, WorkerId,
+    DsqError, DsqId, ExitInfo, ExitKind, HostApi, Notifier, Position, Slice, TaskId, TaskView,
+    WorkerId,
 };
 
 use crate::callback::Callback;
 use crate::core::Core;
 use crate::hosting::Generation;
-use crate::hosting::batch::{Claimed, Departed, Notes};
+use crate::hosting::batch::Notes;
 use crate::machine::Machine;
 use crate::queue::{Dsq, Order, Rank, Taking};
 use crate::seat::Place;
-use crate::task::custody::{Owner, State};
 use crate::task::header::Header;
-use crate::task::slab;
-use crate::task::token::{Resting, Token, claim, claim_in_hand, requeue_held};
 use crate::worker::Local;
 
 /// Tasks that one `move_to_local` moves, so that the lock is not held, and the callback does not take, for long.
@@ -124,7 +121,7 @@ impl<M: Machine> HostCall<'_, M> {
 
     /// Whether the task may be put there.
     #[inline]
-    fn check_dsq(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
+    pub(super) fn check_dsq(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         let always_there = matches!(dsq, DsqId::Local | DsqId::Global);
         (always_there && matches!(rank, Rank::End(_))) || self.check_dsq_further(task, dsq, rank)
     }
@@ -187,171 +184,6 @@ impl<M: Machine> HostCall<'_, M> {
         true
     }
 
-    /// Whether somebody else has taken what this call has in its hands. Asked after a claim, and ordered by it.
-    fn is_revoked(&self) -> bool {
-        self.core.machine.light_fence();
-        let call = &self.local.seat.activity.call;
-        call.in_flight()
-            .is_some_and(|number| call.is_revoked(number))
-    }
-
-    /// Claims a task that the policy holds as an id.
-    fn claim(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
-        if self.generation.has_ended() {
-            self.count_stale_claim();
-            return false;
-        }
-        self.notes.progress.set(true);
-        if !self.check_dsq(task, dsq, rank) {
-            return false;
-        }
-        let claimed = match slab::get(task.slot()) {
-            Some(header) => self.claim_header(header, task.tenant(), dsq, rank),
-            None => false,
-        };
-        if !claimed {
-            self.count_stale_claim();
-        }
-        claimed
-    }
-
-    fn count_stale_claim(&self) {
-        let count = &self.notes.stale_claims;
-        count.set(count.get() + 1);
-    }
-
-    /// Gives a claim back that was made after the call had been revoked.
-    fn give_back(&self, header: &'static Header) {
-        let seen = header.custody.load();
-        let tag = self.generation.tag;
-        let still = seen.is_in_hand_of(tag, self.seat()) || seen.is_kept_by(tag);
-        if still
-            && self.core.owns(header)
-            && let Some(token) = claim(header, seen)
-        {
-            token.header().set_reason(EnqueueReason::Inherited);
-            self.core.inject(token);
-        }
-    }
-
-    fn seat(&self) -> u16 {
-        self.local.seat_id.index() as u16
-    }
-
-    fn claim_header(&self, header: &'static Header, tenant: u32, dsq: DsqId, rank: Rank) -> bool {
-        let tag = self.generation.tag;
-        let dsq = match dsq {
-            DsqId::Local => DsqId::LocalOn(self.local.id),
-            dsq => dsq,
-        };
-        let mut seen = header.custody.load();
-        // The tag is not unique to this runtime, so the task must be this runtime's too. And the slot must still be that
-        // task's: asked after the custody word was read, had that been the next tenant's, this would say so.
-        if seen.tag() != tag || !self.core.owns(header) || !header.lifecycle.is(tenant) {
-            return false;
-        }
-        if seen.state() == State::Offered {
-            // Another worker is still inside the `enqueue` of this task.
-            if self.claim_early(header, seen, dsq, rank) {
-                return true;
-            }
-            // Or it has just left it: then the task is held now.
-            seen = header.custody.load();
-        }
-        if seen.tag() != tag || seen.state() != State::Held || !header.lifecycle.is(tenant) {
-            return false;
-        }
-        if let DsqId::Custom(number) = dsq {
-            let Some(queue) = self.generation.dsqs.get(number) else {
-                return false;
-            };
-            let mut claimed = false;
-            // A DSQ destroyed since the check refuses: then the claim is not made, and the task stays held.
-            queue.push_with(rank, || {
-                let entry = requeue_held(header, seen, tag, number)?;
-                claimed = true;
-                Some(entry)
-            });
-            if claimed {
-                if self.is_revoked() {
-                    self.give_back(header);
-                    return false;
-                }
-                self.notes.kept.borrow_mut().push(header);
-            }
-            return claimed;
-        }
-        // Only custom DSQs have another rank: that was checked.
-        let Rank::End(at) = rank else {
-            return false;
-        };
-        let Some(token) = claim_in_hand(header, seen, tag, self.seat()) else {
-            return false;
-        };
-        if self.is_revoked() {
-            self.give_back(token.header());
-            return false;
-        }
-        self.note_claimed(token, dsq, at);
-        true
-    }
-
-    fn claim_early(&self, header: &Header, seen: Owner, dsq: DsqId, rank: Rank) -> bool {
-        match rank {
-            Rank::End(at) => header.custody.claim_early(seen, dsq, at),
-            Rank::Vtime(vtime) => {
-                let note = || header.custody.claim_early(seen, dsq, Position::Tail);
-                let vtimes = &self.generation.early_vtimes;
-                vtimes.remember(header.slot(), seen.sequence(), vtime, note)
-            }
-        }
-    }
-
-    /// A task leaves custody for a local or the global DSQ, when `dequeue` has been called for it.
-    pub(crate) fn note_claimed(&self, token: Token, dsq: DsqId, at: Position) {
-        self.note_departed(token.header().view());
-        self.notes
-            .claimed
-            .borrow_mut()
-            .push(Claimed { token, dsq, at });
-    }
-
-    /// Puts what was claimed into queues. Only now, after `dequeue` was called for it: another worker may run it at once.
-    pub(crate) fn carry_out_claims(&self) {
-        // Taken out, so that no borrow is held while others are woken; put back empty, to keep its memory.
-        let mut claimed = self.notes.claimed.take();
-        let mut own_local = self.local.scratch.take();
-        for Claimed { token, dsq, at } in claimed.drain(..) {
-            let DsqId::LocalOn(worker) = dsq else {
-                let header = token.header();
-                self.core
-                    .push_global([token.into_entry(Resting::Global)], at);
-                self.core.wake_for(header, self.local.id);
-                continue;
-            };
-            let worker = self.allowed_worker(token.header(), worker);
-            let entry = token.into_entry(Resting::Local(worker));
-            if worker == self.local.id && at == Position::Tail {
-                own_local.push(entry);
-            } else {
-                self.core.push_local(self.local, worker, entry, at);
-            }
-        }
-        if !own_local.is_empty() {
-            let queue = &self.core.placed(self.local.id).local;
-            queue.extend(own_local.drain(..));
-        }
-        self.local.scratch.replace(own_local);
-        self.notes.claimed.replace(claimed);
-    }
-
-    /// How many claims of this round will go to the worker's own local DSQ.
-    fn claimed_for_own_local(&self) -> usize {
-        let own = DsqId::LocalOn(self.local.id);
-        let claimed = self.notes.claimed.borrow();
-        claimed.iter().filter(|claimed| claimed.dsq == own).count()
-    }
-
     /// The worker itself, or one that the task's affinity allows.
     pub(crate) fn allowed_worker(&self, header: &Header, worker: WorkerId) -> WorkerId {
         if header.allows(worker) {
@@ -359,13 +191,6 @@ impl<M: Machine> HostCall<'_, M> {
         }
         self.notes.redirected.set(self.notes.redirected.get() + 1);
         self.core.eligible_worker(header)
-    }
-
-    fn note_departed(&self, view: TaskView<'static>) {
-        self.notes.departed.borrow_mut().push(Departed {
-            view,
-            reason: DequeueReason::Dispatched,
-        });
     }
 
     fn len_of(&self, dsq: DsqId) -> Option<usize> {

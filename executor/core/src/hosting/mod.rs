@@ -14,12 +14,14 @@
 //! | `call.rs` | the only door to a policy |
 //! | `adapter.rs` | a policy whose type is forgotten, with what it keeps for each task |
 //! | `host.rs` | what a policy may say, each value checked |
+//! | `claims.rs` | tasks that it takes back into its hands |
 //! | `init_host.rs` | what it may say in `init` |
 
 pub(crate) mod adapter;
 pub(crate) mod batch;
 pub(crate) mod call;
 pub(crate) mod census;
+mod claims;
 pub(crate) mod early;
 pub(crate) mod generation;
 pub(crate) mod host;
