@@ -1,6 +1,6 @@
 //! What came in the calls to a policy, and whether it may come.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,9 @@ pub(super) struct Known {
 /// How often each callback came, and what was wrong with the calls.
 #[derive(Default)]
 pub(crate) struct Record {
-    tasks: Vec<Mutex<HashMap<TaskId, Known>>>,
+    /// No hash map: when one of fifty thousand tasks grows, in a callback of a debug build, that takes ten milliseconds, and the watchdog
+    /// is right to end it.
+    tasks: Vec<Mutex<BTreeMap<TaskId, Known>>>,
     inside: Vec<AtomicBool>,
     violations: Mutex<Vec<String>>,
     pub(super) exits: AtomicUsize,
@@ -104,7 +106,7 @@ impl Record {
 
     /// Tasks that the policy has been told are runnable, and not yet otherwise.
     pub(crate) fn known_runnable(&self) -> usize {
-        let runnable = |tasks: &Mutex<HashMap<TaskId, Known>>| {
+        let runnable = |tasks: &Mutex<BTreeMap<TaskId, Known>>| {
             lock(tasks).values().filter(|task| task.runnable).count()
         };
         self.tasks.iter().map(runnable).sum()
