@@ -2,7 +2,8 @@
 //!
 //! Anybody may be faster: a dispatch on another worker, an abort, a sweep, or whoever has convicted this thread. So a claim is one
 //! compare-and-swap of the custody word, after checks that hold for the word that was read (`task/custody.rs`); one that is
-//! lost is counted, and answered with `false`. What is claimed goes to its queue when the callback has returned.
+//! lost is counted, and answered with `false`. What is claimed for a custom DSQ is there at once; what goes to a local or the global
+//! one gets there when the callback has returned.
 
 use polity_policy::{DequeueReason, DsqId, EnqueueReason, Position, TaskId, TaskView};
 

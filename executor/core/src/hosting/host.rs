@@ -126,6 +126,7 @@ impl<M: Machine> HostCall<'_, M> {
         (always_there && matches!(rank, Rank::End(_))) || self.check_dsq_further(task, dsq, rank)
     }
 
+    /// The same for what may be wrong.
     fn check_dsq_further(&self, task: TaskId, dsq: DsqId, rank: Rank) -> bool {
         let order = match dsq {
             DsqId::LocalOn(worker) if !self.check_worker(worker) => return false,

@@ -135,6 +135,7 @@ impl Fifo {
                 index += 1;
                 continue;
             }
+            // The head, the normal case: `remove` would find that out each time.
             let entry = match index {
                 0 => entries.pop_front(),
                 _ => entries.remove(index),

@@ -16,8 +16,6 @@ use crate::worker::{Look, Worker, local};
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
 const FAIRNESS_NS: u64 = 200_000;
-/// Passes for which the offer of tasks that have yielded may be put off; fewer when polls are long, by when the clock is read.
-const PUT_OFF: u8 = 16;
 /// How many tasks a worker takes from a shared queue at once, at most.
 const SHARE: usize = 16;
 /// The same of its part of a long injector: each look at it costs a poll of every task that is busy here, and what is taken can be
@@ -31,8 +29,7 @@ pub(super) struct Turns {
     shared_at: u64,
     /// When the injector was asked.
     pub(super) injector_at: u64,
-    /// Passes since the ingress was offered last, and the clock by then.
-    put_off: u8,
+    /// The clock when the ingress was offered last.
     offered_at: u64,
     /// So many of the next tasks in the local DSQ were taken from the global one, at least if nobody has stolen any.
     from_global: usize,
@@ -43,7 +40,6 @@ impl Turns {
         Turns {
             shared_at: now,
             injector_at: now,
-            put_off: 0,
             offered_at: 0,
             from_global: 0,
         }
@@ -245,14 +241,11 @@ impl<M: Machine> Worker<M> {
         // Not the clock itself, which may move with each poll.
         let now = self.pace.read_at();
         let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
-        let may_wait = self.turns.put_off < PUT_OFF
-            && now == self.turns.offered_at
-            && !self.passes.is_multiple_of(INJECTOR);
+        // Until the clock is read, which is soon when polls are long, and for sixteen passes at most.
+        let may_wait = now == self.turns.offered_at && !self.passes.is_multiple_of(INJECTOR);
         if only_yielded && may_wait && !self.placed.local.is_empty() {
-            self.turns.put_off += 1;
             return false;
         }
-        self.turns.put_off = 0;
         self.turns.offered_at = now;
         self.local.has_news.set(false);
         true

@@ -341,7 +341,7 @@ impl<M: Machine> Worker<M> {
         self.core.push_runnable(&self.local, token);
     }
 
-    /// In the seat, where a close finds it, while the policy is asked for another one.
+    /// In the seat, where a close finds it, while the policy is asked for another one; or back in a queue, if it need not be asked.
     fn keep_as_prev(&mut self, token: Token) {
         let header = token.header();
         header.set_reason(EnqueueReason::StillRunnable);
