@@ -21,4 +21,6 @@ pub enum Notifier {
     Quiescent,
     /// [`Policy::exit_task`](crate::Policy::exit_task).
     ExitTask,
+    /// [`Policy::dequeue`](crate::Policy::dequeue).
+    Dequeue,
 }

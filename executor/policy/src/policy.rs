@@ -366,7 +366,9 @@ pub trait Policy: Send + Sync + 'static {
     /// # Mine.dequeue(&fake.host(), &fake.task(1).view(), DequeueReason::Cancelled);
     /// ```
     #[inline]
-    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, reason: DequeueReason) {}
+    fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, reason: DequeueReason) {
+        host.not_written::<Self>(Notifier::Dequeue);
+    }
 
     /// `worker` has nothing in its local DSQ nor in the global one: fill it, with `insert` for tasks whose ids the
     /// policy kept, with `move_to_local` for those in a custom DSQ. `prev` is the task that the worker has just

@@ -178,12 +178,11 @@ impl<M: Machine> HostCall<'_, M> {
 
     /// Tells the policy which tasks have left its custody since.
     pub(crate) fn tell_departed(&self) -> Verdict {
-        // Taken out, so that no borrow is held over foreign code; put back empty, to keep its memory.
-        let mut departed = self.notes.departed.take();
-        if departed.is_empty() {
-            self.notes.departed.replace(departed);
+        if self.notes.departed.borrow().is_empty() {
             return Verdict::Stands;
         }
+        // Taken out, so that no borrow is held over foreign code; put back empty, to keep its memory.
+        let mut departed = self.notes.departed.take();
         let activity = &self.local.seat.activity;
         let about = activity.task();
         let verdict = self.call(Callback::Dequeue, |policy, door| {

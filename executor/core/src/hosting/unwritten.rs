@@ -82,6 +82,7 @@ fn bit(notifier: Notifier) -> u8 {
         Notifier::Stopping => 4,
         Notifier::Quiescent => 8,
         Notifier::ExitTask => 16,
+        Notifier::Dequeue => 32,
         _ => 0,
     }
 }
