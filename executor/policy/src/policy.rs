@@ -326,6 +326,10 @@ pub trait Policy: Send + Sync + 'static {
     ///
     /// The default inserts at the tail of the global DSQ.
     ///
+    /// While a worker has tasks in its local DSQ, those that become runnable meanwhile are gathered, and then enqueued one after the
+    /// other: after four polls at most, after sixteen what has yielded, and always when some 20 µs have passed. What is woken or new does not wait
+    /// for others if a worker is idle, or if the policy inserts at heads: it might come first.
+    ///
     /// ```
     /// # use polity_policy::*;
     /// # struct Mine;

@@ -5,6 +5,7 @@ mod custom;
 mod kicks;
 mod lengths;
 mod lifo;
+mod news;
 mod pace;
 mod unwritten;
 mod vtimes;

@@ -16,6 +16,8 @@ use crate::worker::{Look, Worker, local};
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.
 const FAIRNESS: u64 = 32;
 const FAIRNESS_NS: u64 = 200_000;
+/// For so many passes what is woken or new may wait until it is offered, with what comes after it.
+const NEWS: u64 = 4;
 /// How many tasks a worker takes from a shared queue at once, at most.
 const SHARE: usize = 16;
 /// The same of its part of a long injector: each look at it costs a poll of every task that is busy here, and what is taken can be
@@ -31,6 +33,8 @@ pub(super) struct Turns {
     pub(super) injector_at: u64,
     /// The clock when the ingress was offered last.
     offered_at: u64,
+    /// The policy has put a task at the head of a local DSQ or of the global one: before those that wait there already.
+    pub(super) heads: bool,
     /// So many of the next tasks in the local DSQ were taken from the global one, at least if nobody has stolen any.
     from_global: usize,
 }
@@ -41,6 +45,7 @@ impl Turns {
             shared_at: now,
             injector_at: now,
             offered_at: 0,
+            heads: false,
             from_global: 0,
         }
     }
@@ -233,17 +238,26 @@ impl<M: Machine> Worker<M> {
         self.by_dispatch(generation)
     }
 
-    /// Whether the ingress should be shown to the policy in this pass. What is woken or new is shown at once. What has yielded comes
-    /// after the tasks in the local DSQ in any case, so while there are some it is gathered, and shown together: one call, and
-    /// one lock of each queue, for several.
+    /// Whether the ingress should be shown to the policy in this pass. While there are tasks in the local DSQ, what comes after them is
+    /// gathered and shown together: one call, and one lock of each queue, for several. That is what has yielded, and what is woken
+    /// or new if every worker is busy, so that nobody could begin it sooner, and the policy has put nothing before the others so far.
     #[inline]
     fn offer_is_due(&mut self) -> bool {
         // Not the clock itself, which may move with each poll.
         let now = self.pace.read_at();
-        let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
-        // Until the clock is read, which is soon when polls are long, and for sixteen passes at most.
-        let may_wait = now == self.turns.offered_at && !self.passes.is_multiple_of(INJECTOR);
-        if only_yielded && may_wait && !self.placed.local.is_empty() {
+        let waits = now == self.turns.offered_at && !self.placed.local.is_empty() && {
+            let only_yielded = !self.local.has_news.get() && self.placed.inbox.is_empty();
+            // Until the clock is read, which is soon when polls are long, and for so many passes at most.
+            match only_yielded {
+                true => !self.passes.is_multiple_of(INJECTOR),
+                false => {
+                    !self.passes.is_multiple_of(NEWS)
+                        && !self.turns.heads
+                        && !self.core.sleepers.any_parked()
+                }
+            }
+        };
+        if waits {
             return false;
         }
         self.turns.offered_at = now;

@@ -248,6 +248,7 @@ impl<M: Machine> Worker<M> {
             .set(self.generation.is_none() || bypassed);
         self.loop_cuts.forget();
         self.goes_on = false;
+        self.turns.heads = false;
         self.local.slice.set_default();
         self.put_aside();
         if !self.core.is_open() {

@@ -232,6 +232,7 @@ impl<M: Machine> Worker<M> {
                 }
                 Some((DsqId::Global, Rank::End(Position::Head))) => {
                     shared += 1;
+                    self.turns.heads = true;
                     self.core
                         .push_global([offered.token.into_entry(Resting::Global)], Position::Head);
                     self.core.wake_for(header, self.local.id);
@@ -252,6 +253,7 @@ impl<M: Machine> Worker<M> {
                             // Refused when it was said.
                             Rank::Vtime(_) => Position::Tail,
                         };
+                        self.turns.heads |= at == Position::Head;
                         self.core.push_local(&self.local, worker, entry, at);
                     }
                 }
