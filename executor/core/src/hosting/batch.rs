@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use polity_policy::{DequeueReason, DsqId, Position, Slice, TaskView, WorkerId};
 
 use crate::core::Changed;
-use crate::queue::Rank;
+use crate::queue::{Fifo, Rank};
 use crate::task::entry::Entry;
 use crate::task::header::Header;
 use crate::task::token::Token;
@@ -74,6 +74,43 @@ pub(crate) struct Told {
     pub(crate) what: Changed,
 }
 
+/// The task that a worker polls next without its having been in a queue: to push it under a lock and to pop it under the same
+/// lock a moment later would come to the same.
+#[derive(Default)]
+pub(crate) struct Next {
+    wanted: Cell<bool>,
+    task: Cell<Option<Token>>,
+}
+
+impl Next {
+    /// The worker has nothing to run, and takes the head of its local DSQ, or else of the global one, as soon as verdicts or claims
+    /// have been carried out. Until then it makes no other call: what is in its hands could be nobody's otherwise.
+    #[inline]
+    pub(crate) fn want(&self) {
+        self.wanted.set(true);
+    }
+
+    /// Whether it should get what comes to the tail of this queue.
+    #[inline]
+    pub(crate) fn is_wanted_from(&self, queue: &Fifo) -> bool {
+        self.wanted.get() && queue.is_empty()
+    }
+
+    /// Once, if it is wanted.
+    #[inline]
+    pub(crate) fn give(&self, entry: Entry) {
+        self.wanted.set(false);
+        self.task.set(Some(entry.redeem()));
+    }
+
+    /// The task, if there is one; from now on none is wanted.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<Token> {
+        self.wanted.set(false);
+        self.task.take()
+    }
+}
+
 /// The worker's notes on the callbacks in flight. Reused, so that offering allocates nothing.
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -92,6 +129,7 @@ pub(crate) struct Notes {
     bound: Cell<Option<(WorkerId, usize)>>,
     pub(crate) departed: RefCell<Vec<Departed>>,
     pub(crate) changed: Vec<Told>,
+    pub(crate) next: Next,
     /// Claims of this round of `dispatch` for local and global DSQs.
     pub(crate) claimed: RefCell<Vec<Claimed>>,
     /// This round of `dispatch` has inserted something or moved something.
@@ -107,6 +145,18 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// These go to the tail of the worker's own local DSQ, but for the first, if that is wanted at once.
+    pub(crate) fn push_own(&self, queue: &Fifo, mut entries: impl ExactSizeIterator<Item = Entry>) {
+        if self.next.is_wanted_from(queue)
+            && let Some(first) = entries.next()
+        {
+            self.next.give(first);
+        }
+        if entries.len() > 0 {
+            queue.extend(entries);
+        }
+    }
+
     /// A batch is going to be offered by this worker.
     pub(crate) fn begin_batch(&self, worker: WorkerId) {
         self.bound.set(Some((worker, 0)));

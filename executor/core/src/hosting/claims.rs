@@ -171,7 +171,7 @@ impl<M: Machine> HostCall<'_, M> {
         }
         if !own_local.is_empty() {
             let queue = &self.core.placed(self.local.id).local;
-            queue.extend(own_local.drain(..));
+            self.notes.push_own(queue, own_local.drain(..));
         }
         self.local.scratch.replace(own_local);
         self.notes.claimed.replace(claimed);

@@ -6,6 +6,7 @@ mod kicks;
 mod lengths;
 mod lifo;
 mod news;
+mod next;
 mod pace;
 mod unwritten;
 mod vtimes;

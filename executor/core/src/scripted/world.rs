@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use polity_policy::{Attributes, ExitInfo, Host, Policy, TaskView, WorkerId, WorkerMask};
+use polity_policy::{Attributes, ExitInfo, Host, Policy, Slice, TaskView, WorkerId, WorkerMask};
 
 use crate::core::{Core, CoreConfig, Scope};
 use crate::hosting::LoadedPolicy;
@@ -440,6 +440,7 @@ pub(crate) struct Script {
     dispatch: Option<OnDispatch>,
     running: Option<OnTask>,
     stall_timeout: Option<Duration>,
+    slice: Option<Slice>,
 }
 
 impl Script {
@@ -475,6 +476,11 @@ impl Script {
         self.stall_timeout = Some(timeout);
         self
     }
+
+    pub(crate) fn slice(mut self, slice: Slice) -> Script {
+        self.slice = Some(slice);
+        self
+    }
 }
 
 impl Policy for Script {
@@ -486,6 +492,10 @@ impl Policy for Script {
 
     fn stall_timeout(&self) -> Option<Duration> {
         self.stall_timeout
+    }
+
+    fn slice(&self) -> Slice {
+        self.slice.unwrap_or(Slice::POLL)
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), polity_policy::InitError> {

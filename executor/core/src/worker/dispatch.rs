@@ -57,6 +57,7 @@ impl<M: Machine> Worker<M> {
         let prev = Entry::peek(self.seat.prev.load(Ordering::Relaxed)).map(|header| header.view());
         for _ in 0..MAX_ROUNDS {
             self.stats.dispatches += 1;
+            self.notes.next.want();
             let verdict = self.host_call(generation).ask_for_work(prev.as_ref());
             self.collect_notes();
             if verdict == Verdict::Revoked {
@@ -64,7 +65,9 @@ impl<M: Machine> Worker<M> {
                 return Found::Nothing;
             }
             self.recheck_kept(generation);
-            if let Some(token) = self.take_local().or_else(|| self.take_global()) {
+            let next = self.notes.next.take();
+            let next = next.or_else(|| self.take_local());
+            if let Some(token) = next.or_else(|| self.take_global()) {
                 if let Some(prev) = local::take(&self.seat.prev) {
                     self.local.ingress.push(prev);
                 }

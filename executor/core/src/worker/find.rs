@@ -191,14 +191,24 @@ impl<M: Machine> Worker<M> {
         {
             return Found::Nothing;
         }
-        if self.offer_is_due() && self.offer(generation) == Verdict::Revoked {
-            return Found::Nothing;
+        if self.placed.local.is_empty() {
+            // If it was stolen, nobody has counted it down.
+            self.turns.from_global = 0;
         }
-        // While this worker still has what it took from there, which is older, this is the global DSQ's turn.
-        if self.shared_is_due()
-            && self.turns.from_global == 0
-            && let Some(token) = self.take_global()
-        {
+        // While this worker still has what it took from there, which is older, this is not the global DSQ's turn.
+        let global_first = self.shared_is_due() && self.turns.from_global == 0;
+        if self.offer_is_due() {
+            if !global_first && !goes_on {
+                self.notes.next.want();
+            }
+            if self.offer(generation) == Verdict::Revoked {
+                return Found::Nothing;
+            }
+            if let Some(token) = self.notes.next.take() {
+                return self.instead_of_prev(token);
+            }
+        }
+        if global_first && let Some(token) = self.take_global() {
             // It may overtake what the policy has put into the local DSQ.
             self.out_of_turn = !self.placed.local.is_empty();
             return self.instead_of_prev(token);

@@ -56,6 +56,7 @@ impl<M: Machine> Worker<M> {
         self.notes.departed.get_mut().clear();
         self.notes.claimed.get_mut().clear();
         self.notes.custom.clear();
+        self.notes.next.take();
         self.notes.kept.get_mut().clear();
     }
 
@@ -261,8 +262,12 @@ impl<M: Machine> Worker<M> {
         }
         self.notes.batch = batch;
         let runs_here = !own_local.is_empty() || !self.placed.local.is_empty();
+        if !self.notes.departed.get_mut().is_empty() {
+            // A call follows.
+            self.notes.next.take();
+        }
         if !own_local.is_empty() {
-            self.placed.local.extend(own_local.drain(..));
+            self.notes.push_own(&self.placed.local, own_local.drain(..));
         }
         self.local.scratch.replace(own_local);
         if !global.is_empty() {
@@ -299,6 +304,15 @@ impl<M: Machine> Worker<M> {
 
     /// All under one lock, and only then the kicks: who looks before the push finds nothing and parks.
     fn push_batch_global(&mut self, global: &mut Vec<Entry>) {
+        // Of several a share would be taken at once.
+        if let [only] = &global[..]
+            && !only.is_restricted()
+            && self.placed.local.is_empty()
+            && self.notes.next.is_wanted_from(&self.core.global)
+            && let Some(only) = global.pop()
+        {
+            return self.notes.next.give(only);
+        }
         let restricted = global.iter().filter(|entry| entry.is_restricted());
         self.notes.restricted.extend(restricted.map(Entry::header));
         self.core.push_global(global.drain(..), Position::Tail);
