@@ -194,15 +194,6 @@ impl<M: Machine> HostCall<'_, M> {
         self.core.eligible_worker(header)
     }
 
-    fn len_of(&self, dsq: DsqId) -> Option<usize> {
-        match dsq {
-            DsqId::Custom(number) => self.generation.dsqs.get(number).map(Dsq::len),
-            DsqId::Global => Some(self.core.global.len()),
-            DsqId::LocalOn(worker) => Some(self.core.placed.get(worker.index())?.local.len()),
-            _ => Some(self.core.placed(self.meaning_of_local()).local.len()),
-        }
-    }
-
     /// Whose local DSQ `DsqId::Local` is, here and now.
     fn meaning_of_local(&self) -> WorkerId {
         match self.callback() {
@@ -361,12 +352,13 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
     }
 
     fn dsq_len(&self, dsq: DsqId) -> Option<usize> {
-        let len = self.len_of(dsq)?;
         let local_of = match dsq {
-            DsqId::Local => self.meaning_of_local(),
+            DsqId::Custom(number) => return self.generation.dsqs.get(number).map(Dsq::len),
+            DsqId::Global => return Some(self.core.global.len()),
             DsqId::LocalOn(worker) => worker,
-            _ => return Some(len),
+            _ => self.meaning_of_local(),
         };
+        let len = self.core.placed.get(local_of.index())?.local.len();
         let to_come = match self.callback() {
             Callback::SelectWorker | Callback::Enqueue => self.notes.bound_for(local_of),
             Callback::Dispatch if local_of == self.local.id => self.claimed_for_own_local(),

@@ -107,6 +107,7 @@ impl Dsq<'_> {
         }
     }
 
+    #[inline]
     fn is_closed(self) -> bool {
         match self {
             Dsq::Fifo(fifo) => fifo.is_closed(),
