@@ -8,8 +8,8 @@
 //!
 //! Each task has a *vtime*: the time that its polls took, times 100, divided by its weight. A worker polls the runnable
 //! task with the earliest vtime, ties in the order of their coming; where polls are short it takes as many at once as it
-//! polls in some 20 µs ([`Host::batch_hint`]), 16 at most. The latest vtime at which a task was begun is called *now*,
-//! and is exact to 10 µs.
+//! polls in some 20 µs ([`Host::batch_hint`]), 16 at most. The latest vtime at which a task was begun, of those whose
+//! polls are over, is called *now*, and is exact to 10 µs.
 //!
 //! 1. **Shares.** Tasks that never wait get time in proportion to their weights. On one worker, over any span, the
 //!    vtimes that two of them gain differ by no more than what the longest poll of each costs it. On several it is a
@@ -40,8 +40,7 @@
 //! |---|---|
 //! | `enqueue` | a few loads, two plain stores, one insert; from the second task between two dispatches on, a look at the idle set |
 //! | `dispatch` | a few loads; one move, unless the task polled before goes on |
-//! | `running` | a few loads, a plain store; a compare-and-swap if *now* moves by 10 µs |
-//! | `stopping` | a division; a few plain stores |
+//! | `stopping` | a division; a few loads and plain stores; a compare-and-swap if *now* moves by 10 µs |
 //!
 //! With [`Vtime::new`] core reads the clock before and after each poll ([`Accounting::Exact`]); with [`Vtime::coarse`] it
 //! does not, and shares hold roughly, over seconds. Either way what the operating system takes from a worker in the middle of a poll is
@@ -53,7 +52,8 @@
 //! `scx_simple` for vtime, *now* and the credit, which is a slice there; start-time fair queueing (Goyal, Vin, Cheng 1996)
 //! for the bound in 1. Differences from `scx_simple`: the task polled before competes with those in the queue (there it always
 //! waits one turn, so that two tasks on one processor alternate whatever their weights); and points 3 and 4, without
-//! which a flood of new tasks, or a weight of 1 beside one of 10,000, ends in a stall. Rejected for 4: a bound on how far
+//! which a flood of new tasks, or a weight of 1 beside one of 10,000, ends in a stall. Rejected: to move *now* on when a poll begins, as there. On one
+//! worker nothing is placed before that poll ends, and on several the difference is that poll; it would be one more call for each. Rejected for 4: a bound on how far
 //! a vtime may run ahead of *now*. Where it would have to lie depends on who comes later.
 
 use std::sync::Mutex;
@@ -468,23 +468,17 @@ impl Policy for Vtime {
     }
 
     #[inline]
-    fn running(&self, host: &Host<'_>, task: &TaskView<'_, VtimeTask>) {
-        let vtime = task.data().get();
-        if let Some(here) = host.worker() {
-            later(&self.workers.of(here).begun, vtime);
-        }
-        if is_before(self.now.0.load(Relaxed).wrapping_add(GRAIN_NS), vtime) {
-            advance(&self.now.0, vtime);
-        }
-    }
-
-    #[inline]
     fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, VtimeTask>, _stopped: Stopped) {
+        let begun = task.data().get();
         let ran = (task.ran().as_nanos() as u64).max(LEAST_CHARGE_NS);
-        let vtime = task.data().get().wrapping_add(scaled(ran, task.weight()));
-        task.data().set(vtime);
+        task.data()
+            .set(begun.wrapping_add(scaled(ran, task.weight())));
+        if is_before(self.now.0.load(Relaxed).wrapping_add(GRAIN_NS), begun) {
+            advance(&self.now.0, begun);
+        }
         if let Some(here) = host.worker() {
             let mine = self.workers.of(here);
+            later(&mine.begun, begun);
             let mean = mine.mean_ns.load(Relaxed);
             mine.mean_ns.store(mean - mean / 16 + ran / 16, Relaxed);
             add(&mine.polls, 1);
