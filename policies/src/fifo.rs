@@ -6,28 +6,28 @@
 //!
 //! # Promised order
 //!
-//! [`Fifo::new`]: tasks leave the queue in the order in which they were enqueued, whichever worker takes them. A task
+//! [`Fifo`]: tasks leave the queue in the order in which they were enqueued, whichever worker takes them. A task
 //! that is still runnable after its poll goes to the tail. With several workers, tasks taken at the same moment begin
 //! in either order; and no order is promised between a task that is restricted to some workers and the others.
 //!
-//! [`Fifo::per_worker`]: tasks that stay on one worker run in the order in which they were enqueued there. Nothing
+//! [`FifoPerWorker`]: tasks that stay on one worker run in the order in which they were enqueued there. Nothing
 //! is promised between workers, nor between a task that stayed and one that was shared: a worker turns to the shared
 //! queue when its own is empty (and, by core's fairness interval, now and then before).
 //!
 //! # State and cost
 //!
-//! | callback | `new` | `per_worker` |
+//! | callback | [`Fifo`] | [`FifoPerWorker`] |
 //! |---|---|---|
-//! | `enqueue` | one insert | a length, one insert; if tasks wait already, a load and a look at the idle set |
+//! | `enqueue` | is the default, and not called | a length, one insert; if tasks wait already, a load and a look at the idle set |
 //! | all others | nothing | nothing |
 //!
-//! Neither ever has a task in custody: both say where at once, so they cost core plain stores, an ejection finds
-//! nothing to sweep, and an abort finds nothing to take back. State: one flag per worker.
+//! Neither ever has a task in custody: so they cost core plain stores, an ejection finds
+//! nothing to sweep, and an abort finds nothing to take back. State: none, and one flag per worker.
 //!
 //! # Source
 //!
-//! `new` is `scx_simple -f`. `per_worker` is the local queue with overflow of Go and tokio, with the switch from
-//! local to shared by load of `scx_cosmos`. Rejected for `new`: giving a task straight to an idle worker. Its queue
+//! [`Fifo`] is `scx_simple -f`. [`FifoPerWorker`] is the local queue with overflow of Go and tokio, with the switch from
+//! local to shared by load of `scx_cosmos`. Rejected for [`Fifo`]: giving a task straight to an idle worker. Its queue
 //! is empty, but the global one need not be (an idle worker is one that has not looked yet, and the verdicts of a
 //! batch are carried out together), so the task would overtake. Core unparks a worker after the batch anyway.
 
@@ -40,7 +40,10 @@ use crate::per_worker::PerWorker;
 /// So many tasks may wait on one worker; the next is shared.
 const LOCAL_BOUND: usize = 64;
 
-/// First come, first served. Blind to weight, tag and length of polls: do not use it where some tasks matter more.
+/// First come, first served, in one queue. Blind to weight, tag and length of polls: do not use it where some tasks matter more.
+///
+/// It writes nothing but its name: to put each task at the tail of the global DSQ is what the contract's defaults do, and core does that
+/// without asking ([`Optional`](polity_policy::Optional)).
 ///
 /// ```
 /// use polity_policies::Fifo;
@@ -51,17 +54,10 @@ const LOCAL_BOUND: usize = 64;
 /// policy.enqueue(&fake.host(), &fake.task(1).view());
 /// assert_eq!(fake.inserts()[0].dsq, DsqId::Global);
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Fifo {
-    queues: Queues,
-    // An idle worker was found while tasks waited on this one. What comes is shared until its queue is empty.
-    shares: PerWorker<AtomicBool>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Queues {
-    One,
-    PerWorker,
+    // So that it can get parameters.
+    _private: (),
 }
 
 impl Fifo {
@@ -73,37 +69,63 @@ impl Fifo {
     /// assert_eq!(polity_policies::Fifo::new().name(), "fifo");
     /// ```
     pub fn new() -> Self {
-        Fifo::with(Queues::One)
+        Fifo::default()
     }
 
-    /// One queue per worker: a task stays where it ran last. It is shared (put into the global DSQ, from which every
-    /// worker takes) when 64 tasks wait there already, or when one waits and another worker is idle. Its name is
-    /// `fifo_per_worker`.
-    ///
-    /// What one worker was given is not given to another later: behind a poll of less than about 200 µs a task waits
-    /// although others may have become idle meanwhile; behind a longer one core steals it.
+    /// One queue per worker: [`FifoPerWorker::new`].
     ///
     /// ```
-    /// use polity_policies::Fifo;
-    /// use polity_policy::{DsqId, Policy, WorkerId, fake::FakeHost};
-    ///
-    /// let (fake, policy) = (FakeHost::new(2), Fifo::per_worker());
-    /// policy.init(&fake.host()).unwrap();
-    /// fake.set_idle(WorkerId::new(1));
-    /// policy.enqueue(&fake.host(), &fake.task(1).view());
-    /// policy.enqueue(&fake.host(), &fake.task(2).view());
-    /// let places: Vec<DsqId> = fake.inserts().iter().map(|insert| insert.dsq).collect();
-    /// assert_eq!(places, [DsqId::Local, DsqId::Global]);
+    /// use polity_policy::Policy;
+    /// assert_eq!(polity_policies::Fifo::per_worker().name(), "fifo_per_worker");
     /// ```
-    pub fn per_worker() -> Self {
-        Fifo::with(Queues::PerWorker)
+    pub fn per_worker() -> FifoPerWorker {
+        FifoPerWorker::new()
     }
+}
 
-    fn with(queues: Queues) -> Self {
-        Fifo {
-            queues,
-            shares: PerWorker::default(),
-        }
+impl Policy for Fifo {
+    type Task = ();
+
+    fn name(&self) -> &str {
+        "fifo"
+    }
+}
+
+/// First come, first served, in one queue per worker. As blind as [`Fifo`].
+///
+/// A task stays where it ran last. It is shared (put into the global DSQ, from which every
+/// worker takes) when 64 tasks wait there already, or when one waits and another worker is idle.
+///
+/// What one worker was given is not given to another later: behind a poll of less than about 200 µs a task waits
+/// although others may have become idle meanwhile; behind a longer one core steals it.
+///
+/// ```
+/// use polity_policies::FifoPerWorker;
+/// use polity_policy::{DsqId, Policy, WorkerId, fake::FakeHost};
+///
+/// let (fake, policy) = (FakeHost::new(2), FifoPerWorker::new());
+/// policy.init(&fake.host()).unwrap();
+/// fake.set_idle(WorkerId::new(1));
+/// policy.enqueue(&fake.host(), &fake.task(1).view());
+/// policy.enqueue(&fake.host(), &fake.task(2).view());
+/// let places: Vec<DsqId> = fake.inserts().iter().map(|insert| insert.dsq).collect();
+/// assert_eq!(places, [DsqId::Local, DsqId::Global]);
+/// ```
+#[derive(Debug, Default)]
+pub struct FifoPerWorker {
+    // An idle worker was found while tasks waited on this one. What comes is shared until its queue is empty.
+    shares: PerWorker<AtomicBool>,
+}
+
+impl FifoPerWorker {
+    /// Its name is `fifo_per_worker`.
+    ///
+    /// ```
+    /// use polity_policy::Policy;
+    /// assert_eq!(polity_policies::FifoPerWorker::new().name(), "fifo_per_worker");
+    /// ```
+    pub fn new() -> Self {
+        FifoPerWorker::default()
     }
 
     /// Where a task goes that would like to stay on its worker.
@@ -131,20 +153,11 @@ impl Fifo {
     }
 }
 
-impl Default for Fifo {
-    fn default() -> Self {
-        Fifo::new()
-    }
-}
-
-impl Policy for Fifo {
+impl Policy for FifoPerWorker {
     type Task = ();
 
     fn name(&self) -> &str {
-        match self.queues {
-            Queues::One => "fifo",
-            Queues::PerWorker => "fifo_per_worker",
-        }
+        "fifo_per_worker"
     }
 
     fn init(&self, host: &Host<'_>) -> Result<(), InitError> {
@@ -154,11 +167,7 @@ impl Policy for Fifo {
 
     #[inline]
     fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_>) {
-        let dsq = match self.queues {
-            Queues::One => DsqId::Global,
-            Queues::PerWorker => self.place(host, task),
-        };
-        host.insert(task.id(), dsq, Position::Tail);
+        host.insert(task.id(), self.place(host, task), Position::Tail);
     }
 }
 
@@ -169,13 +178,17 @@ mod tests {
 
     use super::*;
 
-    fn loaded(policy: Fifo, workers: usize) -> (FakeHost, Fifo) {
+    fn loaded<P: Policy>(policy: P, workers: usize) -> (FakeHost, P) {
         let fake = FakeHost::new(workers);
         policy.init(&fake.host()).unwrap();
         (fake, policy)
     }
 
-    fn enqueue(fake: &FakeHost, policy: &Fifo, slots: std::ops::Range<u32>) -> Vec<DsqId> {
+    fn enqueue(
+        fake: &FakeHost,
+        policy: &impl Policy<Task = ()>,
+        slots: std::ops::Range<u32>,
+    ) -> Vec<DsqId> {
         let before = fake.inserts().len();
         for slot in slots {
             policy.enqueue(&fake.host(), &fake.task(slot).view());

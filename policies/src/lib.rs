@@ -6,8 +6,8 @@
 //!
 //! | policy | order | choose it when |
 //! |---|---|---|
-//! | [`Fifo::new`] | one queue, strictly first come, first served | order matters more than throughput |
-//! | [`Fifo::per_worker`] | one queue per worker, surplus shared | tasks wake each other and caches matter |
+//! | [`Fifo`] | one queue, strictly first come, first served | order matters more than throughput |
+//! | [`FifoPerWorker`] | one queue per worker, surplus shared | tasks wake each other and caches matter |
 //! | [`Priority`] | eight levels by weight, with ageing | some tasks must not wait for others |
 //! | [`Vtime`] | by processor time used, divided by weight | tasks are to share the processor in proportion |
 //! | [`Faulty`] | none | you want to see an ejection |
@@ -34,7 +34,7 @@ mod priority;
 mod vtime;
 
 pub use faulty::{Callback, Fault, Faulty, Release};
-pub use fifo::Fifo;
+pub use fifo::{Fifo, FifoPerWorker};
 pub use priority::Priority;
 pub use vtime::{Vtime, VtimeError, VtimeStats, VtimeTask};
 

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{DsqId, Notifier, Position, Slice, TaskId, TaskView, WorkerId};
+use crate::{DsqId, Optional, Position, Slice, TaskId, TaskView, WorkerId};
 
 /// Why a DSQ could not be created or destroyed.
 ///
@@ -98,11 +98,11 @@ pub trait HostApi {
     /// See [`Host::exit`].
     fn exit(&self, code: u64, message: &str);
 
-    /// This is what the default of a notifier of the policy type `by` does, and all it does. A machine that has loaded a policy of
+    /// What is being called is the default of this callback, of the policy type `by`. A machine that has loaded a policy of
     /// that very type need not call it again. For another type it says nothing: a policy may hold others and pass on to them
     /// what it is told.
-    fn not_written(&self, notifier: Notifier, by: TypeId) {
-        let _ = (notifier, by);
+    fn not_written(&self, callback: Optional, by: TypeId) {
+        let _ = (callback, by);
     }
 }
 
@@ -135,8 +135,8 @@ impl<'a> Host<'a> {
 
     /// See [`HostApi::not_written`].
     #[inline]
-    pub(crate) fn not_written<P: ?Sized + 'static>(&self, notifier: Notifier) {
-        self.api.not_written(notifier, TypeId::of::<P>());
+    pub(crate) fn not_written<P: ?Sized + 'static>(&self, callback: Optional) {
+        self.api.not_written(callback, TypeId::of::<P>());
     }
 
     /// Puts `task` into `dsq`.

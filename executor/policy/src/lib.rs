@@ -49,7 +49,7 @@
 //! is done, or dropped   exit_task          the last call about it; what was kept for it is dropped
 //! ```
 //!
-//! What a policy does not write costs nothing: once it is known that a notifier is the default one, it is not called.
+//! What a policy does not write costs nothing: once it is known that a callback is the default one, it is not called ([`Optional`]).
 //!
 //! # Queues
 //!
@@ -78,7 +78,7 @@ mod exit;
 pub mod fake;
 mod host;
 mod ids;
-mod notifier;
+mod optional;
 mod policy;
 mod reason;
 mod slice;
@@ -91,7 +91,7 @@ pub use boxed::{BoxPolicy, BoxTask};
 pub use exit::{ExitInfo, ExitKind};
 pub use host::{DsqError, Host, HostApi};
 pub use ids::{DsqId, Generation, Position, TaskId, WorkerId};
-pub use notifier::Notifier;
+pub use optional::Optional;
 pub use policy::{InitError, Policy};
 pub use reason::{DequeueReason, Stopped};
 pub use slice::Slice;

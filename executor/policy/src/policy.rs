@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::{
-    Accounting, DequeueReason, ExitInfo, Host, Notifier, Slice, Stopped, TaskView, Wakes, WorkerId,
+    Accounting, DequeueReason, ExitInfo, Host, Optional, Slice, Stopped, TaskView, Wakes, WorkerId,
 };
 
 /// Why `init` refused. Any error will do; its text reaches whoever called `load`.
@@ -260,6 +260,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn init_task(&self, host: &Host<'_>, task: &TaskView<'_>) -> Result<Self::Task, InitError> {
+        host.not_written::<Self>(Optional::InitTask);
         Ok(Self::Task::default())
     }
 
@@ -285,7 +286,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn exit_task(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
-        host.not_written::<Self>(Notifier::ExitTask);
+        host.not_written::<Self>(Optional::ExitTask);
     }
 
     /// Where a woken or new task might run: a hint, which becomes the meaning of
@@ -318,6 +319,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn select_worker(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) -> WorkerId {
+        host.not_written::<Self>(Optional::SelectWorker);
         task.last_worker()
     }
 
@@ -347,6 +349,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn enqueue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
+        host.not_written::<Self>(Optional::Enqueue);
         host.insert(task.id(), crate::DsqId::Global, crate::Position::Tail);
     }
 
@@ -371,7 +374,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn dequeue(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, reason: DequeueReason) {
-        host.not_written::<Self>(Notifier::Dequeue);
+        host.not_written::<Self>(Optional::Dequeue);
     }
 
     /// `worker` has nothing in its local DSQ nor in the global one: fill it, with `insert` for tasks whose ids the
@@ -422,12 +425,12 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn runnable(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
-        host.not_written::<Self>(Notifier::Runnable);
+        host.not_written::<Self>(Optional::Runnable);
     }
 
     /// The task is about to be polled on this worker. Pairs with `stopping`, inside runnable and quiescent.
     ///
-    /// As with every [`Notifier`], the default does nothing, and is called only until core knows that it is the default.
+    /// As with every [`Optional`] callback, the default is called only until core knows that it is the default.
     ///
     /// ```
     /// # use polity_policy::*;
@@ -444,7 +447,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn running(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
-        host.not_written::<Self>(Notifier::Running);
+        host.not_written::<Self>(Optional::Running);
     }
 
     /// The poll is over; `stopped` says what the task does next, [`TaskView::ran`] how long it took, if
@@ -467,7 +470,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn stopping(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>, stopped: Stopped) {
-        host.not_written::<Self>(Notifier::Stopping);
+        host.not_written::<Self>(Optional::Stopping);
     }
 
     /// The weight of a runnable task has been changed, by its handle. `task` shows the new one; several changes may
@@ -536,7 +539,7 @@ pub trait Policy: Send + Sync + 'static {
     /// ```
     #[inline]
     fn quiescent(&self, host: &Host<'_>, task: &TaskView<'_, Self::Task>) {
-        host.not_written::<Self>(Notifier::Quiescent);
+        host.not_written::<Self>(Optional::Quiescent);
     }
 
     /// The time has come that was set with [`Host::kick_at`] for `worker`, which makes this call between two polls; it

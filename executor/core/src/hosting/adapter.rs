@@ -9,7 +9,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use polity_policy::{
-    BoxPolicy, EnqueueReason, ExitInfo, Host, InitError, Notifier, Policy, Stopped, TaskView,
+    BoxPolicy, EnqueueReason, ExitInfo, Host, InitError, Optional, Policy, Stopped, TaskView,
     WorkerId,
 };
 
@@ -167,20 +167,25 @@ impl<P: Policy> Callbacks for Adapter<P> {
         for (index, offered) in notes.batch.iter().enumerate() {
             notes.at_hand.set(index);
             door.activity.set_task(Some(offered.view.id()));
-            if offered.news == News::Met && !self.init_task(door, &offered.view) {
+            if offered.news == News::Met
+                && !door.unwritten.lacks(Optional::InitTask)
+                && !self.init_task(door, &offered.view)
+            {
                 return;
             }
             let Some(view) = self.view(&offered.view) else {
                 return;
             };
-            if offered.news != News::None && !door.unwritten.lacks(Notifier::Runnable) {
+            if offered.news != News::None && !door.unwritten.lacks(Optional::Runnable) {
                 door.enter(Callback::Runnable);
                 policy.runnable(host, &view);
                 if (door.ended)() {
                     return;
                 }
             }
-            if matches!(view.reason(), EnqueueReason::Spawn | EnqueueReason::Wake) {
+            if matches!(view.reason(), EnqueueReason::Spawn | EnqueueReason::Wake)
+                && !door.unwritten.lacks(Optional::SelectWorker)
+            {
                 door.enter(Callback::SelectWorker);
                 let selected = policy.select_worker(host, &view);
                 notes.select(offered, selected);
@@ -241,13 +246,13 @@ impl<P: Policy> Callbacks for Adapter<P> {
         let Some(view) = self.view(task) else {
             return;
         };
-        if !door.unwritten.lacks(Notifier::Stopping) {
+        if !door.unwritten.lacks(Optional::Stopping) {
             self.policy.stopping(door.host, &view, stopped);
         }
         if stopped == Stopped::StillRunnable || (door.ended)() {
             return;
         }
-        if !door.unwritten.lacks(Notifier::Quiescent) {
+        if !door.unwritten.lacks(Optional::Quiescent) {
             door.enter(Callback::Quiescent);
             self.policy.quiescent(door.host, &view);
         }

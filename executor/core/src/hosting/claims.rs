@@ -5,7 +5,7 @@
 //! lost is counted, and answered with `false`. What is claimed for a custom DSQ is there at once; what goes to a local or the global
 //! one gets there when the callback has returned.
 
-use polity_policy::{DequeueReason, DsqId, EnqueueReason, Notifier, Position, TaskId, TaskView};
+use polity_policy::{DequeueReason, DsqId, EnqueueReason, Optional, Position, TaskId, TaskView};
 
 use crate::hosting::batch::{Claimed, Departed};
 use crate::hosting::host::HostCall;
@@ -139,7 +139,7 @@ impl<M: Machine> HostCall<'_, M> {
 
     /// A task leaves custody for a local or the global DSQ, when `dequeue` has been called for it.
     pub(crate) fn note_claimed(&self, token: Token, dsq: DsqId, at: Position) {
-        if !self.generation.unwritten.known().lacks(Notifier::Dequeue) {
+        if !self.generation.unwritten.known().lacks(Optional::Dequeue) {
             self.note_departed(token.header().view());
         }
         self.notes

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use polity_policy::{
-    DsqError, DsqId, ExitInfo, ExitKind, HostApi, Notifier, Position, Slice, TaskId, TaskView,
+    DsqError, DsqId, ExitInfo, ExitKind, HostApi, Optional, Position, Slice, TaskId, TaskView,
     WorkerId,
 };
 
@@ -387,7 +387,7 @@ impl<M: Machine> HostApi for HostCall<'_, M> {
         self.end(ExitKind::PolicyExit, code, message);
     }
 
-    fn not_written(&self, notifier: Notifier, by: TypeId) {
+    fn not_written(&self, notifier: Optional, by: TypeId) {
         self.generation.unwritten.note(notifier, by);
     }
 }

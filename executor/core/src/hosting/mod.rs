@@ -10,7 +10,7 @@
 //! | `early.rs` | the vtimes of claims on tasks that are still being offered |
 //! | `census.rs` | how many tasks it has, by age |
 //! | `timers.rs` | when it wants to be called |
-//! | `unwritten.rs` | which notifiers it does without |
+//! | `unwritten.rs` | which callbacks it does without |
 //! | `call.rs` | the only door to a policy |
 //! | `adapter.rs` | a policy whose type is forgotten, with what it keeps for each task |
 //! | `host.rs` | what a policy may say, each value checked |

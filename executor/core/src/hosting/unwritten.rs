@@ -1,35 +1,35 @@
-//! Which notifiers a policy does not write, as far as that has been found out: they are not called any more.
+//! Which callbacks a policy does not write, as far as that has been found out: they are not called any more.
 //!
 //! Rust does not tell whether a method of a trait is the default one. So the defaults tell it themselves, with the type that they
 //! are the default of. It counts if that is the type of the policy that was loaded: the default of one that a policy holds inside
 //! it, and passes calls on to, says nothing about the policy around it.
 //!
-//! Rejected: a list that the author of a policy keeps beside his methods. Who forgets to extend it gets a notifier that is
+//! Rejected: a list that the author of a policy keeps beside his methods. Who forgets to extend it gets a callback that is
 //! never called.
 
 use std::any::TypeId;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use polity_policy::{Notifier, Stopped};
+use polity_policy::{Optional, Stopped};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Unwritten {
-    known: AtomicU8,
+    known: AtomicU16,
     policy: TypeId,
-    /// With the last notification about a task goes what is kept for it, so that has to be called.
+    /// What is kept for a task comes with `init_task` and goes with `exit_task`, so these have to be called.
     keeps_values: bool,
 }
 
 /// What is known at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known(u8);
+pub(crate) struct Known(u16);
 
 impl Unwritten {
     /// Nothing is known of a policy of this type.
     pub(crate) fn new(policy: TypeId, keeps_values: bool) -> Self {
         Unwritten {
-            known: AtomicU8::new(0),
+            known: AtomicU16::new(0),
             policy,
             keeps_values,
         }
@@ -41,13 +41,14 @@ impl Unwritten {
         Known(self.known.load(Ordering::Relaxed))
     }
 
-    /// The default of a notifier was called, of a policy of type `by`.
+    /// The default of a callback was called, of a policy of type `by`.
     #[cold]
-    pub(crate) fn note(&self, notifier: Notifier, by: TypeId) {
-        let needed = self.keeps_values && notifier == Notifier::ExitTask;
+    pub(crate) fn note(&self, callback: Optional, by: TypeId) {
+        let needed =
+            self.keeps_values && matches!(callback, Optional::InitTask | Optional::ExitTask);
         if by == self.policy && !needed {
             // Ordering: Relaxed, as in `known`.
-            self.known.fetch_or(bit(notifier), Ordering::Relaxed);
+            self.known.fetch_or(bit(callback), Ordering::Relaxed);
         }
     }
 }
@@ -57,32 +58,46 @@ impl Known {
     #[inline]
     pub(crate) fn wants(self, stopped: Stopped) -> bool {
         let asked = match stopped {
-            Stopped::StillRunnable => bit(Notifier::Stopping),
-            Stopped::Waiting => bit(Notifier::Stopping) | bit(Notifier::Quiescent),
+            Stopped::StillRunnable => bit(Optional::Stopping),
+            Stopped::Waiting => bit(Optional::Stopping) | bit(Optional::Quiescent),
             Stopped::Finished => {
-                bit(Notifier::Stopping) | bit(Notifier::Quiescent) | bit(Notifier::ExitTask)
+                bit(Optional::Stopping) | bit(Optional::Quiescent) | bit(Optional::ExitTask)
             }
         };
         self.0 & asked != asked
     }
 
+    /// Whether the policy is known neither to say anything of a task that is offered to it, nor to hear anything. Then the answer is
+    /// known, too: the tail of the global DSQ.
+    #[inline]
+    pub(crate) fn leaves_offers_to_core(self) -> bool {
+        let asked = bit(Optional::InitTask)
+            | bit(Optional::Runnable)
+            | bit(Optional::SelectWorker)
+            | bit(Optional::Enqueue);
+        self.0 & asked == asked
+    }
+
     /// Whether the policy is known to do without.
     #[inline]
-    pub(crate) fn lacks(self, notifier: Notifier) -> bool {
-        self.0 & bit(notifier) != 0
+    pub(crate) fn lacks(self, callback: Optional) -> bool {
+        self.0 & bit(callback) != 0
     }
 }
 
 /// None for one that a later contract has added.
 #[inline]
-fn bit(notifier: Notifier) -> u8 {
-    match notifier {
-        Notifier::Runnable => 1,
-        Notifier::Running => 2,
-        Notifier::Stopping => 4,
-        Notifier::Quiescent => 8,
-        Notifier::ExitTask => 16,
-        Notifier::Dequeue => 32,
+fn bit(callback: Optional) -> u16 {
+    match callback {
+        Optional::InitTask => 64,
+        Optional::SelectWorker => 128,
+        Optional::Enqueue => 256,
+        Optional::Runnable => 1,
+        Optional::Running => 2,
+        Optional::Stopping => 4,
+        Optional::Quiescent => 8,
+        Optional::ExitTask => 16,
+        Optional::Dequeue => 32,
         _ => 0,
     }
 }

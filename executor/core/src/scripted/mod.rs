@@ -8,6 +8,7 @@ mod lifo;
 mod news;
 mod next;
 mod pace;
+mod unasked;
 mod unwritten;
 mod vtimes;
 pub(crate) mod world;

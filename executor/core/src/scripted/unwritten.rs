@@ -1,4 +1,4 @@
-//! Notifiers that a policy does not write: called until core knows it, and not any more.
+//! Callbacks that a policy does not write: called until core knows it, and not any more.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -107,7 +107,7 @@ fn calls_between<P: Policy>(make: impl FnOnce(Plain) -> P) -> Vec<u64> {
 }
 
 #[test]
-fn a_notifier_that_the_policy_does_not_write_is_called_once() {
+fn a_callback_that_the_policy_does_not_write_is_called_once() {
     // Before the first `dispatch`.
     let none_between = vec![1; YIELDS - 2];
     assert_eq!(calls_between(|plain| plain), none_between);

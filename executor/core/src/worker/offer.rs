@@ -26,15 +26,22 @@ impl<M: Machine> Worker<M> {
     pub(super) fn offer(&mut self, generation: &Arc<Generation>) -> Verdict {
         self.gather(generation);
         self.put_unfit_back();
-        if self.notes.batch.is_empty() {
+        let count = self.gathered();
+        if count == 0 {
             return Verdict::Stands;
         }
         self.end_search();
         if WATCHED {
-            let (seat, count) = (self.local.seat_id, self.notes.batch.len());
+            let seat = self.local.seat_id;
             generation.census.enter(seat, self.gathered_at, count);
         }
-        self.stats.offered += self.notes.batch.len() as u64;
+        self.stats.offered += count as u64;
+        if !self.notes.global.is_empty() {
+            self.place_unasked(generation);
+        }
+        if self.notes.batch.is_empty() {
+            return Verdict::Stands;
+        }
         self.notes.begin_batch(self.local.id);
         let verdict = self.host_call(generation).offer();
         match verdict {
@@ -60,18 +67,23 @@ impl<M: Machine> Worker<M> {
         self.notes.kept.get_mut().clear();
     }
 
+    /// How many tasks were gathered, to be shown or not.
+    fn gathered(&self) -> usize {
+        self.notes.batch.len() + self.notes.global.len()
+    }
+
     fn gather(&mut self, generation: &Generation) {
         self.gathered_at = self.fresh_clock();
-        while self.notes.batch.len() < BATCH
+        while self.gathered() < BATCH
             && let Some(entry) = self.local.ingress.pop()
         {
             self.admit(generation, entry.redeem());
         }
-        let full = self.notes.batch.len() >= BATCH;
+        let full = self.gathered() >= BATCH;
         if !full {
             // Restricted tasks too are offered by any worker; only where they run is restricted. So whatever lies in the
             // inbox is taken, also what may not run here any more.
-            while self.notes.batch.len() < BATCH
+            while self.gathered() < BATCH
                 && let Some(entry) = self.placed.inbox.pop()
             {
                 self.admit(generation, entry.redeem());
@@ -79,13 +91,13 @@ impl<M: Machine> Worker<M> {
         }
         let core = self.core;
         let now = self.local.now.get();
-        if (self.notes.batch.is_empty()
+        if (self.gathered() == 0
             || self.passes.is_multiple_of(INJECTOR)
             || now.saturating_sub(self.turns.injector_at) >= INJECTOR_NS)
             && !core.injector.is_empty()
         {
             self.turns.injector_at = now;
-            let room = BATCH.saturating_sub(self.notes.batch.len());
+            let room = BATCH.saturating_sub(self.gathered());
             core.injector.take(self.local.id, room, |entry| {
                 self.admit(generation, entry.redeem())
             });
@@ -103,7 +115,7 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    /// Into the batch, or past the policy if the task was aborted.
+    /// Into the batch; or past the policy, if the task was aborted, or if what the policy would say is known.
     fn admit(&mut self, generation: &Generation, token: Token) {
         let header = token.header();
         if header.lifecycle.is_aborted() {
@@ -142,6 +154,9 @@ impl<M: Machine> Worker<M> {
             }
         }
         self.enter_census(generation, header, news);
+        if generation.unwritten.known().leaves_offers_to_core() {
+            return self.notes.global.push(token.into_entry(Resting::Global));
+        }
         token.note_offered(generation.tag);
         if WATCHED {
             self.seat
@@ -174,6 +189,29 @@ impl<M: Machine> Worker<M> {
         header.note_counted();
     }
 
+    /// The policy writes none of the callbacks that an offer consists of, so its verdict is that of the default: the tail of the global
+    /// DSQ. Each of these tasks has been spared a view, a call, and the search for what was said.
+    fn place_unasked(&mut self, generation: &Generation) {
+        if !self.notes.batch.is_empty() {
+            // A call follows.
+            self.notes.next.take();
+        }
+        let mut global = std::mem::take(&mut self.notes.global);
+        self.stamp_again(generation, global.iter().map(Entry::header));
+        let (shared, runs_here) = (global.len(), !self.placed.local.is_empty());
+        self.push_batch_global(&mut global);
+        self.notes.global = global;
+        self.share(shared, runs_here);
+    }
+
+    /// So many tasks were put where every worker takes from. This one takes one of them itself, unless it has something local to run
+    /// first.
+    fn share(&self, shared: usize, runs_here: bool) {
+        if shared > usize::from(!runs_here) && self.core.sleepers.any_parked() {
+            self.core.notify(self.local.id);
+        }
+    }
+
     /// The policy ended during the offer: nothing that it said counts.
     fn take_batch_back(&mut self) {
         let mut batch = std::mem::take(&mut self.notes.batch);
@@ -187,7 +225,10 @@ impl<M: Machine> Worker<M> {
 
     fn carry_out(&mut self, generation: &Arc<Generation>) {
         let mut batch = std::mem::take(&mut self.notes.batch);
-        self.stamp_again(generation, &batch);
+        self.stamp_again(
+            generation,
+            batch.iter().map(|offered| offered.token.header()),
+        );
         // Tails of the local and the global DSQ, and what goes to one custom DSQ, are pushed under one lock each.
         let mut own_local = self.local.scratch.take();
         let mut global = std::mem::take(&mut self.notes.global);
@@ -280,26 +321,27 @@ impl<M: Machine> Worker<M> {
             return self.forfeit();
         }
         self.host_call(generation).carry_out_claims();
-        // This worker takes one of them itself, unless it has something local to run first.
-        if shared > usize::from(!runs_here) && self.core.sleepers.any_parked() {
-            self.core.notify(self.local.id);
-        }
+        self.share(shared, runs_here);
         self.recheck_kept(generation);
     }
 
     /// The thread may have been kept from running since it gathered the batch, and others have queued younger tasks first.
     #[inline]
-    fn stamp_again(&self, generation: &Generation, batch: &[Offered]) {
+    fn stamp_again<'a>(
+        &self,
+        generation: &Generation,
+        batch: impl ExactSizeIterator<Item = &'a Header>,
+    ) {
         let now = self.fresh_clock();
         if !WATCHED || now == self.gathered_at {
             return;
         }
         let seat = self.local.seat_id;
-        for offered in batch {
-            generation.census.leave(seat, self.gathered_at);
-            offered.token.header().set_runnable_at(now);
-        }
         generation.census.enter(seat, now, batch.len());
+        for header in batch {
+            generation.census.leave(seat, self.gathered_at);
+            header.set_runnable_at(now);
+        }
     }
 
     /// All under one lock, and only then the kicks: who looks before the push finds nothing and parks.

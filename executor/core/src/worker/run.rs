@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::Duration;
 
-use polity_policy::{Accounting, DequeueReason, EnqueueReason, Notifier, Slice, Stopped};
+use polity_policy::{Accounting, DequeueReason, EnqueueReason, Optional, Slice, Stopped};
 
 use crate::WATCHED;
 use crate::hosting::Generation;
@@ -236,7 +236,7 @@ impl<M: Machine> Worker<M> {
         let header = token.header();
         let unwritten = generation.unwritten.known();
         // What the policy answers does not matter here; one that has ended is not told more.
-        if !unwritten.lacks(Notifier::Running)
+        if !unwritten.lacks(Optional::Running)
             && self.host_call(generation).tell_running(&header.view()) == Verdict::Revoked
         {
             return self.forfeit();
