@@ -10,7 +10,7 @@ use crate::queue::Taking;
 use crate::seat::BATCH;
 use crate::task::slab;
 use crate::task::token::{Resting, Token};
-use crate::worker::offer::INJECTOR;
+use crate::worker::gather::INJECTOR;
 use crate::worker::{Look, Worker, local};
 
 /// Every so many passes, what usually comes last comes first, so that nothing starves behind a busy queue.

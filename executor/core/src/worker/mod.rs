@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `local.rs` | what wakes on this thread need to find |
 //! | `find.rs` | the order in which a worker looks for a task |
+//! | `gather.rs` | which tasks are offered next |
 //! | `offer.rs` | ingress to the policy, verdicts to queues |
 //! | `custom.rs` | verdicts to custom DSQs |
 //! | `dispatch.rs` | the bounded dispatch loop |
@@ -18,6 +19,7 @@
 mod custom;
 mod dispatch;
 mod find;
+mod gather;
 mod lifo;
 mod local;
 mod offer;
