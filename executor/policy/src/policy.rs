@@ -16,7 +16,8 @@ use crate::{
 pub type InitError = Box<dyn Error + Send + Sync>;
 
 /// A scheduling policy. Only [`name`](Policy::name) must be written, and [`Task`](Policy::Task), which is `()` for most; a
-/// policy with nothing else runs every task.
+/// policy with nothing else runs every task, first come, first served. Most callbacks, if not written, are called once, and then known to be
+/// the default ([`Optional`]).
 ///
 /// All callbacks take `&self` and may run on several workers at once: state needs locks or atomics of its own. Calls
 /// that name one worker ([`Host::worker`]) never overlap, so state kept per worker has no rivals.
