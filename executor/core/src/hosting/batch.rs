@@ -83,8 +83,8 @@ pub(crate) struct Next {
 }
 
 impl Next {
-    /// The worker has nothing to run, and takes the head of its local DSQ, or else of the global one, as soon as verdicts or claims
-    /// have been carried out. Until then it makes no other call: what is in its hands could be nobody's otherwise.
+    /// As soon as the verdicts or claims at hand have been carried out, the worker takes the head of its local DSQ, or else of the
+    /// global one. From [`give`](Next::give) to [`take`](Next::take) it makes no call: it could be convicted in it, and nobody knows of a task in its hands.
     #[inline]
     pub(crate) fn want(&self) {
         self.wanted.set(true);
