@@ -259,7 +259,7 @@ fn share(
 }
 
 /// A busy machine may spoil a window again and again; a policy that shares wrongly spoils one each time.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 30;
 
 /// Within two points in each quiet window.
 fn check_windows(scene: (usize, usize, Duration)) {
