@@ -83,10 +83,10 @@ fn two_threads(criterion: &mut Criterion) {
         bencher.iter_custom(|times| contended(times, &|| count(&mutex)));
     });
     group.bench_function("line", |bencher| {
-        bencher.iter_custom(|times| by_turns(times, &|_| spin_loop(), &|_| {}));
+        bencher.iter_custom(|times| by_turns(times, &spin_loop, &|_| {}));
     });
     group.bench_function("park", |bencher| {
-        bencher.iter_custom(|times| by_turns(times, &|_| thread::park(), &thread::Thread::unpark));
+        bencher.iter_custom(|times| by_turns(times, &thread::park, &thread::Thread::unpark));
     });
     group.finish();
 }
@@ -130,7 +130,7 @@ fn contended(times: u64, step: &(dyn Fn() + Sync)) -> Duration {
 /// tells the other one by `tell`.
 fn by_turns(
     times: u64,
-    wait: &(dyn Fn(u64) + Sync),
+    wait: &(dyn Fn() + Sync),
     tell: &(dyn Fn(&thread::Thread) + Sync),
 ) -> Duration {
     let word = AtomicU64::new(0);
@@ -139,7 +139,7 @@ fn by_turns(
         for nth in 0..times {
             let mine = 1 + 2 * nth + first;
             while word.load(Ordering::Acquire) != mine {
-                wait(mine);
+                wait();
             }
             word.store(mine + 1, Ordering::Release);
             tell(other);

@@ -121,7 +121,7 @@ struct Padded<T>(T);
 struct Mine {
     /// It has enqueued a task since its last dispatch, which it will probably take itself.
     has_next: AtomicBool,
-    /// The latest vtime that it has put into the queue, and the latest at which it has begun a task.
+    /// The latest vtime that it has put into the queue, and the latest at which it has begun one whose poll is over.
     latest: AtomicU64,
     begun: AtomicU64,
     /// How long its polls take, on a moving average.

@@ -3,8 +3,8 @@
 /// A callback that a policy need not write: what its default does, core knows.
 ///
 /// The default of each of them says so when it is called for the first time ([`HostApi::not_written`](crate::HostApi::not_written)), and
-/// then machines need not call it any more: a callback that is not written costs nothing. So a policy that writes only
-/// `dispatch`, say, is not even shown the tasks that go to the global DSQ. (sched_ext asks once, at load, which operations a scheduler has, and
+/// then machines need not call it any more: a callback that is not written costs nothing. A policy that writes
+/// none of the first four is not even shown its tasks: they go to the tail of the global DSQ. (sched_ext asks once, at load, which operations a scheduler has, and
 /// does itself what the others would do by default.)
 ///
 /// ```

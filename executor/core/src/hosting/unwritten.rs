@@ -89,15 +89,15 @@ impl Known {
 #[inline]
 fn bit(callback: Optional) -> u16 {
     match callback {
-        Optional::InitTask => 64,
-        Optional::SelectWorker => 128,
-        Optional::Enqueue => 256,
-        Optional::Runnable => 1,
-        Optional::Running => 2,
-        Optional::Stopping => 4,
-        Optional::Quiescent => 8,
-        Optional::ExitTask => 16,
-        Optional::Dequeue => 32,
+        Optional::InitTask => 1 << 0,
+        Optional::Runnable => 1 << 1,
+        Optional::SelectWorker => 1 << 2,
+        Optional::Enqueue => 1 << 3,
+        Optional::Running => 1 << 4,
+        Optional::Stopping => 1 << 5,
+        Optional::Quiescent => 1 << 6,
+        Optional::ExitTask => 1 << 7,
+        Optional::Dequeue => 1 << 8,
         _ => 0,
     }
 }

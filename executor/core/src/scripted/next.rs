@@ -87,21 +87,24 @@ fn the_global_dsq_has_its_turn_beside_a_chain_whose_links_are_polled_at_once() {
 }
 
 #[test]
-fn the_global_dsq_has_its_turn_beside_a_chain_of_its_own() {
+fn a_task_that_comes_alone_does_not_overtake_what_lies_in_the_global_dsq() {
     let world = World::new(2);
     world.load(as_tagged());
-    let left = Arc::new(AtomicUsize::new(1_000));
-    let link = Arc::clone(&left);
-    drop(world.spawn(GLOBAL, async move { chain(world, GLOBAL, link) }));
-    world.pass(0);
-    // It is offered by the other worker, which has no time to run it.
-    let waits = world.spawn(GLOBAL, async {});
-    while !waits.is_finished() {
-        world.pass(0);
-    }
-    let links = 1_000 - left.load(Ordering::Relaxed);
-    assert!(links <= 33, "{links}");
-    world.run_all();
+    let polled = Arc::<Mutex<Vec<&str>>>::default();
+    let log = Arc::clone(&polled);
+    // Of two in the global DSQ a worker takes one, which is the first; the other one lies there when the third comes.
+    drop(world.spawn(LOCAL, async move {
+        let (first, second) = (Arc::clone(&log), log);
+        drop(world.spawn(GLOBAL, async move {
+            let third = Arc::clone(&first);
+            drop(world.spawn(GLOBAL, async move { lock(&third).push("third") }));
+            lock(&first).push("first");
+        }));
+        drop(world.spawn(GLOBAL, async move { lock(&second).push("second") }));
+    }));
+    world.run(0);
+    assert_eq!(*lock(&polled), ["first", "second", "third"]);
+    world.run(1);
 }
 
 #[test]

@@ -29,15 +29,12 @@ impl<M: Machine> Worker<M> {
         {
             self.admit(generation, entry.redeem());
         }
-        let full = self.gathered() >= BATCH;
-        if !full {
-            // Restricted tasks too are offered by any worker; only where they run is restricted. So whatever lies in the
-            // inbox is taken, also what may not run here any more.
-            while self.gathered() < BATCH
-                && let Some(entry) = self.placed.inbox.pop()
-            {
-                self.admit(generation, entry.redeem());
-            }
+        // Restricted tasks too are offered by any worker; only where they run is restricted. So whatever lies in the
+        // inbox is taken, also what may not run here any more.
+        while self.gathered() < BATCH
+            && let Some(entry) = self.placed.inbox.pop()
+        {
+            self.admit(generation, entry.redeem());
         }
         let core = self.core;
         let now = self.local.now.get();
